@@ -1,0 +1,17 @@
+"""Periodic tasks kept in SurrealDB: ``celery -A proj beat -S surrealdb``. See docs/scheduling.md."""
+
+from __future__ import annotations
+
+from .class_tasks import AsyncTask, SyncTask
+from .entry import ScheduleEntry
+from .scheduler import SurrealDBScheduler
+from .schedules import Schedules, StoredSchedule
+
+__all__ = [
+    "AsyncTask",
+    "ScheduleEntry",
+    "Schedules",
+    "StoredSchedule",
+    "SurrealDBScheduler",
+    "SyncTask",
+]

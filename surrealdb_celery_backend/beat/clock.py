@@ -1,0 +1,42 @@
+"""The time that beat goes by: the database's, so that differences between hosts do not matter."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta, timezone
+from typing import Protocol
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class Clock(Protocol):
+    """What the scheduler asks for the time."""
+
+    def now(self) -> datetime:
+        """Return the time, in UTC."""
+        ...  # pragma: no cover
+
+    def observe(self, moment: datetime, asked_at: float, answered_at: float) -> None:
+        """Take in what the database says the time is.
+
+        :param moment: the database's time.
+        :param asked_at: this process's monotonic clock when it was asked, in seconds.
+        :param answered_at: the same when the answer came.
+        """
+        ...  # pragma: no cover
+
+
+class DatabaseClock:
+    """The database's time, told between two answers by this process's monotonic clock."""
+
+    def __init__(self) -> None:
+        #: What to add to the monotonic clock, in seconds; the host's own time until the database answers.
+        self._offset = time.time() - time.monotonic()
+
+    def now(self) -> datetime:
+        """Return the database's time, in UTC."""
+        return EPOCH + timedelta(seconds=time.monotonic() + self._offset)
+
+    def observe(self, moment: datetime, asked_at: float, answered_at: float) -> None:
+        """See :class:`Clock`."""
+        self._offset = (moment - EPOCH).total_seconds() - (asked_at + answered_at) / 2
