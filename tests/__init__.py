@@ -1,0 +1,1 @@
+"""Tests of surrealdb-celery-backend. See README.md."""
