@@ -1,0 +1,83 @@
+"""What a server says when it fails, in the words of both lines, is understood and put to the right use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from surrealdb_celery_backend import errors
+from surrealdb_celery_backend.failures import SAFE_TO_RETRY, SERVER_RULES, Failure, Remedy, understand
+
+pytestmark = pytest.mark.unit
+
+
+def v3(text: str, kind: str, *details: str) -> dict[str, Any]:
+    """A failure as SurrealDB 3 sends it."""
+    nested: dict[str, Any] | None = None
+    for name in reversed(details):
+        nested = {"kind": name} if nested is None else {"kind": name, "details": nested}
+    return {"status": "ERR", "result": text, "kind": kind, "details": nested}
+
+
+SAID = [
+    # What engines said when asked for it: 2.3.10 in text only, 3.x with a kind.
+    ("The query was not executed due to a failed transaction. Resource busy: ", Remedy.RETRY_NOW, errors.WriteConflict),
+    (
+        "Failed to commit transaction due to a read or write conflict. This transaction can be retried",
+        Remedy.RETRY_NOW,
+        errors.WriteConflict,
+    ),
+    (v3("Transaction conflict: Write conflict", "Query", "NotExecuted"), Remedy.RETRY_NOW, errors.WriteConflict),
+    (v3("words to come", "Query", "TransactionConflict"), Remedy.RETRY_NOW, errors.WriteConflict),
+    ("The session has expired", Remedy.SIGN_IN, errors.SessionEnded),
+    (v3("x", "NotAllowed", "Auth", "TokenExpired"), Remedy.SIGN_IN, errors.SessionEnded),
+    ("There was a problem with authentication", Remedy.GIVE_UP, errors.SignInRefused),
+    (v3("x", "NotAllowed", "Auth", "InvalidAuth"), Remedy.GIVE_UP, errors.SignInRefused),
+    ("Anonymous access not allowed: Not enough permissions", Remedy.SIGN_IN, errors.SignInRefused),
+    ("The table 'task' does not exist", Remedy.NOTHING_THERE, errors.DatabaseMissing),
+    (v3("x", "NotFound", "Table"), Remedy.NOTHING_THERE, errors.DatabaseMissing),
+    ("The namespace 'x' does not exist", Remedy.GIVE_UP, errors.DatabaseMissing),
+    (v3("x", "NotFound", "Database"), Remedy.GIVE_UP, errors.DatabaseMissing),
+    ("Database record `a:1` already exists", Remedy.GIVE_UP, errors.RecordExists),
+    ("IAM error: Not enough permissions to perform this action", Remedy.GIVE_UP, errors.NotPermitted),
+    ("No space left on device", Remedy.LATER, errors.ServerOutOfOrder),
+    ("The query was not executed because it exceeded the timeout", Remedy.LATER, errors.RequestTimedOut),
+    ("Parse error: Unexpected token", Remedy.GIVE_UP, errors.StatementFailed),
+    ({}, Remedy.GIVE_UP, errors.StatementFailed),
+]
+
+
+@pytest.mark.parametrize(("said", "remedy", "error"), SAID, ids=lambda value: str(value)[:40])
+def test_servers_words(said: Any, remedy: Remedy, error: type[errors.SurrealDBBackendError]) -> None:
+    """Each failure is of the class, and calls for the remedy, that its meaning asks for."""
+    failure = understand(said)
+    assert (failure.remedy, failure.error) == (remedy, error)
+
+
+def test_last_rule_takes_everything() -> None:
+    """No failure of a server stays without a meaning."""
+    assert (SERVER_RULES[-1].kind, SERVER_RULES[-1].detail, SERVER_RULES[-1].text) == (None, None, None)
+
+
+def test_exception_keeps_the_servers_words() -> None:
+    """The exception says what was being done and what the server said."""
+    exc = Failure(Remedy.GIVE_UP, errors.StatementFailed, "no").exception("storing a result")
+    assert isinstance(exc, errors.StatementFailed)
+    assert str(exc) == "storing a result: no"
+
+
+def test_what_may_be_repeated() -> None:
+    """Only what can pass by itself is repeated: never a wrong password or a missing right."""
+    for error in (errors.ConnectionFailed, errors.RequestTimedOut, errors.WriteConflict, errors.ServerOutOfOrder):
+        assert issubclass(error, SAFE_TO_RETRY)
+    for error in (errors.SignInRefused, errors.NotPermitted, errors.SettingsError, errors.UnstorableValue):
+        assert not issubclass(error, SAFE_TO_RETRY)
+
+
+def test_default_messages() -> None:
+    """Every exception of ours says something by itself: its docstring."""
+    for name in dir(errors):
+        error = getattr(errors, name)
+        if isinstance(error, type) and issubclass(error, errors.SurrealDBBackendError):
+            assert str(error()) == error.__doc__
