@@ -1,0 +1,277 @@
+"""Chords count what is there, so that a part delivered twice, late or by many processes at once changes nothing."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+import redis
+from celery import Celery, states
+
+from tests.engines import Database, RunningEngine
+
+from . import contract_apps, tasks_worker
+from .tasks_contract import failure
+from .tasks_parts import request_of
+
+pytestmark = [pytest.mark.integration, pytest.mark.redis]
+
+CHECKOUT = Path(__file__).parents[2]
+#: How many processes return parts at once.
+PROCESSES = 8
+#: On stores that do not detect every conflict: how many of a hundred bodies may be published a second time.
+#: DESIGN 4.14 measured up to 10 %; a second run has the same id and replaces the first one's result.
+TWICE_PER_CENT = 10
+
+
+class Bodies:
+    """An app whose chords' bodies stay in the broker, where they can be counted."""
+
+    def __init__(self, database: Database, broker: str) -> None:
+        self.broker, self.url, self.queue = broker, database.backend_url, f"bodies-{uuid.uuid4().hex}"
+        self.app: Celery = tasks_worker.make(self.broker, self.url, self.queue)
+        self.backend = self.app.backend
+
+    def published(self) -> list[tuple[str, Any]]:
+        """Id and argument of each body that was published."""
+        with redis.Redis.from_url(self.broker) as client:
+            messages = [json.loads(message) for message in client.lrange(self.queue, 0, -1)]
+        return [(message["headers"]["id"], json.loads(base64.b64decode(message["body"]))[0][0]) for message in messages]
+
+    def returns(self, group: str, index: int, task_id: str | None = None, value: Any = None) -> None:
+        """A header task ends well."""
+        request = request_of(self.app, group, index, task_id)
+        self.backend.mark_as_done(request.id, index if value is None else value, request=request)
+
+    def fails(self, group: str, index: int) -> None:
+        """A header task ends with an exception."""
+        request = request_of(self.app, group, index)
+        self.backend.mark_as_failure(request.id, failure("own class"), traceback="…", request=request)
+
+    def close(self) -> None:
+        """Leave nothing in the broker."""
+        with redis.Redis.from_url(self.broker) as client:
+            client.delete(self.queue)
+        contract_apps.close(self.app)
+
+
+@pytest.fixture
+def broker_url(redis_url: str) -> str:
+    """Where bodies are published."""
+    return urlunsplit(urlsplit(redis_url)._replace(path="/6"))
+
+
+@pytest.fixture
+def bodies(fresh_database: Database, broker_url: str) -> Iterator[Bodies]:
+    """An app whose chords' bodies can be counted."""
+    made = Bodies(fresh_database, broker_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def group() -> str:
+    """The id of a chord's header."""
+    return str(uuid.uuid4())
+
+
+@pytest.mark.parametrize("size", [1, 2, 63, 64, 65, 130])
+def test_body_is_published_once_with_results_in_order(bodies: Bodies, group: str, size: int) -> None:
+    """With the last part, whichever that is, the body is published once and gets the results in header order."""
+    bodies.backend.set_chord_size(group, size)
+    order = [*range(1, size, 2), *range(0, size, 2)]
+    for index in order[:-1]:
+        bodies.returns(group, index)
+    assert bodies.published() == []
+    bodies.returns(group, order[-1])
+    assert bodies.published() == [(f"{group}-body", list(range(size)))]
+
+
+def test_part_delivered_twice_counts_once(bodies: Bodies, group: str) -> None:
+    """A header task that ran twice neither completes the header alone nor starts the body again."""
+    bodies.backend.set_chord_size(group, 2)
+    for _ in range(3):
+        bodies.returns(group, 0)
+    assert bodies.published() == []
+    bodies.returns(group, 1)
+    bodies.returns(group, 1)
+    bodies.returns(group, 0)
+    assert bodies.published() == [(f"{group}-body", [0, 1])]
+
+
+def test_two_parts_with_one_index(bodies: Bodies, group: str) -> None:
+    """Two header tasks may have one index, as those that add_to_chord or a nested group make: both count."""
+    bodies.backend.set_chord_size(group, 3)
+    bodies.returns(group, 0, "first", "a")
+    bodies.returns(group, 0, "second", "b")
+    assert bodies.published() == []
+    bodies.returns(group, 1, "third", "c")
+    ((_, values),) = bodies.published()
+    assert sorted(values[:2]) == ["a", "b"]
+    assert values[2:] == ["c"]
+
+
+@pytest.mark.parametrize("size", [3, 70])
+def test_parts_that_come_before_the_size_is_known(bodies: Bodies, group: str, size: int) -> None:
+    """Parts that return before the header's size is stored wait for the last one."""
+    for index in range(size - 1):
+        bodies.returns(group, index)
+    bodies.backend.set_chord_size(group, size)
+    assert bodies.published() == []
+    bodies.returns(group, size - 1)
+    assert bodies.published() == [(f"{group}-body", list(range(size)))]
+
+
+def test_add_to_chord_raises_what_is_expected(bodies: Bodies, group: str) -> None:
+    """Each task added to a running chord is one part more to wait for, however often it is announced."""
+    bodies.backend.set_chord_size(group, 2)
+    for name in ("added-1", "added-1", "added-2"):
+        bodies.backend.add_to_chord(group, bodies.app.AsyncResult(name))
+    bodies.returns(group, 0)
+    bodies.returns(group, 1)
+    bodies.returns(group, 0, "added-1", 10)
+    assert bodies.published() == []
+    bodies.returns(group, 1, "added-2", 11)
+    ((_, values),) = bodies.published()
+    assert sorted(values) == [0, 1, 10, 11]
+
+
+def test_chord_applied_again(bodies: Bodies, group: str) -> None:
+    """A frozen chord that is applied again is a new run: its body is published again."""
+    for run in (1, 2):
+        bodies.backend.set_chord_size(group, 2)
+        for index in (0, 1):
+            bodies.returns(group, index)
+        assert len(bodies.published()) == run
+
+
+def test_failed_part_fails_the_body(bodies: Bodies, group: str) -> None:
+    """Once all parts are in and one has failed, the body fails with a ChordError whose cause it is; nothing runs."""
+    bodies.backend.set_chord_size(group, 3)
+    bodies.returns(group, 0)
+    bodies.fails(group, 1)
+    body = bodies.app.AsyncResult(f"{group}-body")
+    assert body.state == states.PENDING
+    bodies.returns(group, 2)
+    assert bodies.published() == []
+    assert body.state == states.FAILURE
+    assert f"Dependency {group}-1 raised Refused" in str(body.result)
+    # A late copy of a part does not fail it again.
+    body.forget()
+    bodies.fails(group, 1)
+    assert body.state == states.PENDING
+
+
+def test_a_claim_that_ran_out_is_taken_over(bodies: Bodies, group: str) -> None:
+    """A worker that died between claiming and publishing is replaced by whoever delivers its part again."""
+    bodies.backend.set_chord_size(group, 2)
+    connection, backend = bodies.backend.connection, bodies.backend
+    bodies.returns(group, 0)
+    # The state that a worker leaves which dies right after its claim.
+    claim = backend.chords._record(group, "claim")
+    connection.run(
+        "CREATE $claim SET claimant = 'somebody who died', claimed_at = time::now() - 1h RETURN NONE", claim=claim
+    )
+    bodies.returns(group, 1)
+    bodies.returns(group, 1)
+    assert bodies.published() == [(f"{group}-body", [0, 1])]
+
+
+def test_broker_that_is_down_fails_the_body(bodies: Bodies, group: str) -> None:
+    """Where the body cannot be published its result says so, instead of staying PENDING for ever."""
+    broken = tasks_worker.make("redis://127.0.0.1:1/0", bodies.url, bodies.queue)
+    broken.conf.update(task_publish_retry=False, broker_connection_retry=False)
+    backend = broken.backend
+    backend.set_chord_size(group, 1)
+    request = request_of(broken, group, 0)
+    backend.mark_as_done(request.id, 0, request=request)
+    body = bodies.app.AsyncResult(f"{group}-body")
+    assert body.state == states.FAILURE
+    assert "Callback error" in str(body.result)
+    contract_apps.close(broken)
+
+
+def test_one_part_is_one_round_trip_more_at_most(bodies: Bodies, group: str) -> None:
+    """Storing a result that is a chord's part costs at most two round trips, whatever the header's size."""
+    bodies.backend.set_chord_size(group, 500)
+    bodies.returns(group, 0)
+    before = bodies.backend.connection.request_count
+    for index in range(1, 40):
+        bodies.returns(group, index)
+    assert bodies.backend.connection.request_count - before <= 2 * 39
+
+
+def run_processes(database: Database, broker: str, queue: str, shares: list[list[tuple[str, int]]]) -> None:
+    """Return each share of parts in a process of its own, all beginning at once."""
+    processes = []
+    try:
+        for share in shares:
+            given = {"backend": database.backend_url, "broker": broker, "queue": queue, "parts": share}
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.integration.tasks_parts"],
+                cwd=CHECKOUT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            processes.append(process)
+            process.stdin.write(json.dumps(given) + "\n")
+            process.stdin.flush()
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        for process, share in zip(processes, shares, strict=True):
+            assert process.stdout.readline() == f"{len(share)}\n"
+            assert process.wait(60) == 0
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            process.stdin.close()
+            process.stdout.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_processes_return_the_parts_of_one_chord(bodies: Bodies, fresh_database: Database, group: str) -> None:
+    """8 processes with 200 parts each: no part is lost, and the body is published with all 1,600 results."""
+    size = PROCESSES * 200
+    bodies.backend.set_chord_size(group, size)
+    shares = [[(group, index) for index in range(number, size, PROCESSES)] for number in range(PROCESSES)]
+    run_processes(fresh_database, bodies.broker, bodies.queue, shares)
+    published = bodies.published()
+    assert all(body == (f"{group}-body", list(range(size))) for body in published)
+    exact = fresh_database.engine.spec.store == "rocksdb"
+    assert len(published) == 1 if exact else 1 <= len(published) <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_processes_complete_many_chords_at_once(
+    bodies: Bodies, fresh_database: Database, engine: RunningEngine, record_property: pytest.RecordProperty
+) -> None:
+    """8 processes complete 100 chords at the same moment each: every body is published, on rocksdb exactly once."""
+    groups = [str(uuid.uuid4()) for _ in range(100)]
+    for group in groups:
+        bodies.backend.set_chord_size(group, PROCESSES)
+    shares = [[(group, number) for group in groups] for number in range(PROCESSES)]
+    run_processes(fresh_database, bodies.broker, bodies.queue, shares)
+    counts = Counter(name for name, _ in bodies.published())
+    assert set(counts) == {f"{group}-body" for group in groups}
+    twice = sum(count - 1 for count in counts.values())
+    record_property("bodies published twice, of 100", twice)
+    print(f"{engine.spec}: {twice} of {len(groups)} bodies published twice")
+    if engine.spec.store == "rocksdb":
+        assert twice == 0
+    assert twice <= TWICE_PER_CENT * len(groups) / 100

@@ -1,0 +1,165 @@
+"""The engine inside the process: one for all threads, not shared with other processes, and that is said clearly."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery, chord, group, states
+from celery.contrib.testing.worker import start_worker
+
+from surrealdb_celery_backend.connection import close_engines
+from tests.engines.installed import sdk_of_this_environment
+
+from . import contract_apps
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(sdk_of_this_environment() is None, reason="this environment's SDK has no embedded engine"),
+]
+
+CHECKOUT = Path(__file__).parents[2]
+TIMEOUT = 20
+
+
+@pytest.fixture(params=["mem", "surrealkv"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an engine inside this process, whose data nobody used before."""
+    yield "mem://" if request.param == "mem" else f"surrealkv://{tmp_path}/data"
+    close_engines()
+
+
+@pytest.fixture
+def app_on() -> Iterator[Callable[[str], Celery]]:
+    """Make apps on an engine."""
+    made: list[Celery] = []
+
+    def make(url: str) -> Celery:
+        # The broker in memory looks for messages once a second otherwise.
+        quick = {"broker_transport_options": {"polling_interval": 0.01}}
+        made.append(contract_apps.app_on(contract_apps.BACKEND, surrealdb_url=url, **quick))
+        return made[-1]
+
+    yield make
+    for app in made:
+        contract_apps.close(app)
+
+
+def test_worker_in_threads_and_client_beside_it(url: str, app_on: Callable[[str], Celery]) -> None:
+    """A worker in threads of this process runs tasks, a failure, a group and chords for a client beside it."""
+    app = app_on(url)
+    tasks = app.tasks
+    add, total = tasks["contract.add"], tasks["contract.total"]
+    worker = start_worker(
+        app, pool="threads", concurrency=4, perform_ping_check=False, loglevel="CRITICAL", shutdown_timeout=30
+    )
+    with worker:
+        assert add.delay(1, 2).get(timeout=TIMEOUT) == 3
+        with pytest.raises(ValueError, match="a value"):
+            tasks["contract.fail"].delay().get(timeout=TIMEOUT)
+        assert group(add.s(n, n) for n in range(10)).apply_async().get(timeout=TIMEOUT) == [2 * n for n in range(10)]
+        assert chord([add.s(n, n) for n in range(70)], total.s()).apply_async().get(timeout=TIMEOUT) == 4830
+
+
+def test_engine_is_shared(url: str, app_on: Callable[[str], Celery]) -> None:
+    """Two apps of one process see one database; another namespace is another database."""
+    one, two = app_on(url), app_on(url)
+    one.backend.store_result("a", 1, states.SUCCESS)
+    assert two.AsyncResult("a").result == 1
+    elsewhere = contract_apps.app_on(
+        contract_apps.BACKEND, surrealdb_url=url, surrealdb_namespace="other", surrealdb_database="other"
+    )
+    assert elsewhere.AsyncResult("a").state == states.PENDING
+    assert one.AsyncResult("a").result == 1
+    contract_apps.close(elsewhere)
+
+
+def test_threads_do_not_mix(url: str, app_on: Callable[[str], Celery]) -> None:
+    """Threads that store and fetch at once get their own results."""
+    app = app_on(url)
+    wrong: list[Any] = []
+
+    def work(number: int) -> None:
+        for count in range(20):
+            name = f"{number}-{count}"
+            app.backend.store_result(name, name, states.SUCCESS)
+            got = app.backend.get_result(name)
+            if got != name:
+                wrong.append((name, got))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_results_are_kept_in_the_directory(tmp_path: Path, app_on: Callable[[str], Celery]) -> None:
+    """What was stored is there when the engine is opened again."""
+    url = f"surrealkv://{tmp_path}/data"
+    app_on(url).backend.store_result("a", {"kept": True}, states.SUCCESS)
+    close_engines()
+    assert app_on(url).AsyncResult("a").result == {"kept": True}
+    close_engines()
+
+
+def test_second_process_is_told_what_to_do(tmp_path: Path, app_on: Callable[[str], Celery]) -> None:
+    """Another process on the same directory gets one sentence that names devserver and surreal start."""
+    url = f"surrealkv://{tmp_path}/data"
+    app_on(url).backend.store_result("a", 1, states.SUCCESS)
+    program = textwrap.dedent(f"""
+        from tests.integration import contract_apps
+        from surrealdb_celery_backend.errors import EngineInUse
+        app = contract_apps.app_on(contract_apps.BACKEND, surrealdb_url={url!r})
+        try:
+            print(app.backend.get_task_meta("a"))
+        except EngineInUse as exc:
+            print(exc)
+    """)
+    try:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=CHECKOUT, timeout=60)
+        assert "surrealdb_url" in done.stdout, done.stdout + done.stderr
+        assert "surrealdb_celery_backend.devserver" in done.stdout
+        assert "surreal start" in done.stdout
+        assert done.stdout.count("\n") == 1
+        # The first process has lost nothing by it.
+        assert app_on(url).AsyncResult("a").result == 1
+    finally:
+        close_engines()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_forked_child_is_told_what_to_do(url: str) -> None:
+    """A forked child cannot use its parent's engine and is told which pools can; the parent goes on."""
+    # In a process of its own: what else this one has open is not the child's business.
+    program = textwrap.dedent(f"""
+        import os
+        from tests.integration import contract_apps
+        from surrealdb_celery_backend.errors import EngineInUse
+        backend = contract_apps.app_on(contract_apps.BACKEND, surrealdb_url={url!r}).backend
+        backend.store_result("a", 1, "SUCCESS")
+        child = os.fork()
+        if child == 0:
+            try:
+                print(backend.get_task_meta("a"), flush=True)
+            except EngineInUse as exc:
+                print(exc, flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        print("the parent has", backend.get_result("a"))
+    """)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, cwd=CHECKOUT, timeout=60
+    )
+    said, parent = done.stdout.splitlines()
+    assert "--pool threads" in said
+    assert "surreal start" in said
+    assert parent == "the parent has 1"
