@@ -1,0 +1,1 @@
+"""What production brings, caused for real: docs/reliability.md lists each fault and its test."""

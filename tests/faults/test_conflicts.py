@@ -1,0 +1,121 @@
+"""Writers that meet: conflicts are retried with jitter inside one call, within bounds, and counted in the log."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from surrealdb_celery_backend import connection as connection_module
+from surrealdb_celery_backend import errors, statements
+from surrealdb_celery_backend.connection import CONFLICT_RETRIES, Connection
+from surrealdb_celery_backend.settings import Settings
+from surrealdb_celery_backend.values import RecordID
+from tests.engines import Database, RunningEngine
+
+from .fake import err, ok, server
+
+WRITERS, TURNS = 6, 30
+#: How many of 180 increments a store may lose that does not detect every conflict (DESIGN 4.14: up to 9 %).
+LOST_BY_LOOSE_STORES = 36
+
+CONFLICT = err("Transaction conflict: Write conflict. This transaction can be retried", kind="Query")
+
+
+def test_increments_of_many_writers(
+    engine: RunningEngine, fresh_database: Database, connect: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Six connections add to one counter: each call succeeds although they collide, and the log counts how often."""
+    connections = [connect(fresh_database) for _ in range(WRITERS)]
+    connections[0].run("RETURN 1")
+    record = RecordID(statements.KEY, "hits")
+    together = threading.Barrier(WRITERS)
+
+    def write(connection: Connection) -> None:
+        connection.run("RETURN 1")
+        together.wait()
+        for _ in range(TURNS):
+            connection.run_all(statements.INCREMENT, record=record, key="hits", repeatable=False)
+
+    with caplog.at_level(logging.DEBUG, "surrealdb_celery_backend"), ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(write, connections))
+    total = connections[0].run("SELECT VALUE value FROM $record", record=record)[0]
+    if engine.store == "rocksdb":
+        assert total == WRITERS * TURNS
+        assert "write conflicts in one call were retried" in caplog.text
+    else:
+        assert WRITERS * TURNS - LOST_BY_LOOSE_STORES <= total <= WRITERS * TURNS
+
+
+def test_many_processes_define_the_tables_at_once(
+    engine: RunningEngine, fresh_database: Database, connect: Any
+) -> None:
+    """A pool starts and every process creates namespace, database and tables at once: none fails."""
+    connections = [connect(fresh_database) for _ in range(10)]
+    together = threading.Barrier(len(connections))
+
+    def start(connection: Connection) -> Any:
+        together.wait()
+        return connection.run("SELECT * FROM task")
+
+    with ThreadPoolExecutor(len(connections)) as pool:
+        assert list(pool.map(start, connections)) == [[]] * len(connections)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorter pauses: it is their number that is of interest."""
+    monkeypatch.setattr(connection_module, "CONFLICT_PAUSE_LAST", 0.001)
+
+
+@pytest.mark.usefixtures("quick")
+def test_conflicts_without_end(caplog: pytest.LogCaptureFixture) -> None:
+    """A record that is always being written by others: after a bounded number of retries one clear error."""
+    with server(CONFLICT) as fake:
+        connection = Connection(Settings(endpoint=fake.url, define_schema=False))
+        with caplog.at_level(logging.DEBUG, "surrealdb_celery_backend"), pytest.raises(errors.WriteConflict):
+            connection.run("UPDATE x:1 SET n += 1")
+        connection.close()
+        assert fake.count("query") == CONFLICT_RETRIES + 1
+    assert f"{CONFLICT_RETRIES} write conflicts in one call" in caplog.text
+
+
+def test_conflicts_end_with_the_time_limit() -> None:
+    """Retries never outlast surrealdb_timeout."""
+    with server(CONFLICT) as fake:
+        connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=0.3))
+        with pytest.raises((errors.WriteConflict, errors.RequestTimedOut)):
+            connection.run("UPDATE x:1 SET n += 1")
+        connection.close()
+        assert fake.count("query") <= CONFLICT_RETRIES
+
+
+@pytest.mark.usefixtures("quick")
+def test_conflict_of_a_later_statement() -> None:
+    """A conflict of the second statement only, in a reply that is otherwise good, is not overlooked."""
+    replies = [{"result": ok(1)["result"] + CONFLICT["result"]}, ok(1, 2)]
+    with server(lambda method, params: replies.pop(0)) as fake:
+        connection = Connection(Settings(endpoint=fake.url, define_schema=False))
+        assert connection.run_all("RETURN 1; UPDATE x:1 SET n += 1") == [1, 2]
+        connection.close()
+        assert fake.count("query") == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_pauses_are_jittered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No two retries in a row wait equally long, and no wait is longer than the last ceiling."""
+    pauses: list[float] = []
+    monkeypatch.setattr(connection_module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append))
+    with server(CONFLICT) as fake:
+        connection = Connection(Settings(endpoint=fake.url, define_schema=False))
+        with pytest.raises(errors.WriteConflict):
+            connection.run("UPDATE x:1 SET n += 1")
+        connection.close()
+    assert len(pauses) == CONFLICT_RETRIES
+    assert len(set(pauses)) == CONFLICT_RETRIES
+    assert max(pauses) <= connection_module.CONFLICT_PAUSE_LAST

@@ -1,0 +1,373 @@
+"""Lines that break, stall or lie: every call ends in time, with a clear error or on a new connection."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from websockets.frames import Opcode
+
+from surrealdb_celery_backend import errors
+from surrealdb_celery_backend.connection import Connection
+from tests.engines import Database, RunningEngine
+
+from .proxy import Proxy, frame, message, until
+
+#: `surrealdb_timeout` of these tests, in seconds.
+TIMEOUT = 1.0
+#: What a call may take longer than that, in seconds.
+GRACE = 1.0
+#: What a refused, silent or broken line is called, all of which Celery's retries may repeat.
+LINE_ERRORS = errors.ConnectionFailed
+
+TRANSPORTS = ["url", "http_url"]
+#: For faults between the proxy and us, in which the engine behind has no part: one engine is enough.
+any_engine = pytest.mark.usefixtures("live_engine")
+
+
+@contextmanager
+def in_time(calls: int = 1) -> Iterator[None]:
+    """So many calls in a row end within `surrealdb_timeout` and a second each."""
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < calls * (TIMEOUT + GRACE)
+
+
+@pytest.fixture
+def connection(proxy: Proxy, fresh_database: Database, connect: Any) -> Connection:
+    """A connection through the proxy that was used already."""
+    made: Connection = connect(fresh_database, endpoint=proxy.url, timeout=TIMEOUT)
+    assert made.run("RETURN 1") == 1
+    return made
+
+
+def test_database_is_stopped_and_continued(own_engine: RunningEngine, connect: Any) -> None:
+    """SIGSTOP of the server: the call ends in time; after SIGCONT the same connection object works on."""
+    connection = connect(own_engine.database(), timeout=TIMEOUT)
+    assert connection.run("RETURN 1") == 1
+    own_engine.pause()
+    try:
+        with in_time(2):
+            with pytest.raises(errors.RequestTimedOut, match="did not answer within surrealdb_timeout=1 s"):
+                connection.run("RETURN 2")
+            with pytest.raises(errors.RequestTimedOut):
+                connection.run("RETURN 3")
+    finally:
+        own_engine.resume()
+    assert connection.run("RETURN 4") == 4
+
+
+def test_database_is_killed(own_engine: RunningEngine, connect: Any) -> None:
+    """SIGKILL of the server: calls fail at once and say what cannot be reached; after a restart they work."""
+    connection = connect(own_engine.database(), timeout=TIMEOUT)
+    assert connection.run("RETURN 1") == 1
+    own_engine.kill()
+    with in_time(), pytest.raises(LINE_ERRORS, match=r"surrealdb://root:\*\*@127.0.0.1:\d+.*check surrealdb_url"):
+        connection.run("RETURN 2")
+    own_engine.restart()
+    assert connection.run("RETURN 3") == 3
+
+
+@any_engine
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_nobody_listens(transport: str, proxy: Proxy, fresh_database: Database, connect: Any) -> None:
+    """A port on which nobody listens: one clear error, at once."""
+    connection = connect(fresh_database, endpoint=getattr(proxy, transport), timeout=TIMEOUT)
+    proxy.close()
+    with in_time(), pytest.raises(LINE_ERRORS, match="cannot be reached"):
+        connection.run("RETURN 1")
+
+
+@any_engine
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_connections_are_closed_at_once(transport: str, proxy: Proxy, fresh_database: Database, connect: Any) -> None:
+    """A balancer without a server behind it takes connections and closes them: a clear error, and then recovery."""
+    connection = connect(fresh_database, endpoint=getattr(proxy, transport), timeout=TIMEOUT)
+    proxy.refusing = True
+    with in_time(), pytest.raises(LINE_ERRORS, match="cannot be reached or dropped the connection"):
+        connection.run("RETURN 1")
+    proxy.refusing = False
+    assert connection.run("RETURN 1") == 1
+
+
+@any_engine
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_silence_from_the_start(transport: str, proxy: Proxy, fresh_database: Database, connect: Any) -> None:
+    """Connections are taken and nothing is ever said: also the handshake and the sign-in have an end."""
+    connection = connect(fresh_database, endpoint=getattr(proxy, transport), timeout=TIMEOUT)
+    proxy.ignoring = True
+    with in_time(), pytest.raises(errors.RequestTimedOut):
+        connection.run("RETURN 1")
+    proxy.ignoring = False
+    assert connection.run("RETURN 1") == 1
+
+
+@any_engine
+def test_silence_is_not_paid_once_per_thread(proxy: Proxy, fresh_database: Database, connect: Any) -> None:
+    """Many threads that need a new connection to a silent server all end in time: they share one attempt."""
+    connection = connect(fresh_database, endpoint=proxy.url, timeout=TIMEOUT)
+    proxy.ignoring = True
+    together = threading.Barrier(8)
+
+    def call(_: int) -> float:
+        together.wait()
+        started = time.monotonic()
+        with pytest.raises(errors.RequestTimedOut):
+            connection.run("RETURN 1")
+        return time.monotonic() - started
+
+    with ThreadPoolExecutor(8) as pool:
+        assert max(pool.map(call, range(8))) < TIMEOUT + GRACE
+
+
+@any_engine
+@pytest.mark.parametrize("step", ["signin", "version", "use", "DEFINE", "RETURN"])
+def test_silence_at_each_step_of_opening(step: str, proxy: Proxy, fresh_database: Database, connect: Any) -> None:
+    """The server falls silent during sign-in, hand-shaking or the first statement: one time limit covers all."""
+    connection = connect(fresh_database, endpoint=proxy.url, timeout=TIMEOUT)
+
+    def reached() -> bool:
+        return bool(proxy.requests(step) or proxy.requests(text=step))
+
+    with ThreadPoolExecutor(1) as pool:
+        proxy.holding_replies = True
+        started = time.monotonic()
+        call = pool.submit(connection.run, "RETURN 1")
+        # Replies pass one by one until the step is reached, and none after.
+        while not reached() and not call.done():
+            proxy.holding_replies = reached()
+            time.sleep(0)
+        proxy.holding_replies = True
+        with suppress(LINE_ERRORS):
+            call.result()
+        assert time.monotonic() - started < TIMEOUT + GRACE
+    proxy.holding_replies = False
+    assert connection.run("RETURN 2") == 2
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("lost", ["losing_replies", "losing_requests"])
+def test_half_open(lost: str, transport: str, proxy: Proxy, fresh_database: Database, connect: Any) -> None:
+    """Packets vanish in one direction: the call ends in time, and the next one is on a new connection."""
+    connection = connect(fresh_database, endpoint=getattr(proxy, transport), timeout=TIMEOUT)
+    connection.run("RETURN 1")
+    setattr(proxy, lost, True)
+    with in_time(), pytest.raises(errors.RequestTimedOut):
+        connection.run("RETURN 'lost'")
+    setattr(proxy, lost, False)
+    lines = proxy.accepted
+    assert connection.run("RETURN 2") == 2
+    assert proxy.accepted == lines + 1
+
+
+@any_engine
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("after", [0, 1, 3, 10, 30])
+def test_reply_cut_in_the_middle(
+    after: int, transport: str, proxy: Proxy, fresh_database: Database, connect: Any
+) -> None:
+    """A reply breaks off anywhere, even inside a frame's header: a repeatable request succeeds on a new connection."""
+    connection = connect(fresh_database, endpoint=getattr(proxy, transport), timeout=TIMEOUT)
+    connection.run("RETURN 1")
+    lines = proxy.accepted
+    proxy.cut_next_reply(after)
+    with in_time():
+        assert connection.run("RETURN 'whole'") == "whole"
+    assert not proxy.armed
+    assert proxy.accepted > lines
+    assert len(proxy.requests(text="whole")) == 2
+
+
+@any_engine
+@pytest.mark.parametrize("after", [0, 1, 5, 40])
+def test_request_cut_in_the_middle(after: int, proxy: Proxy, connection: Connection) -> None:
+    """A request breaks off on its way: it is sent again on a new connection."""
+    proxy.cut_next_request(after)
+    with in_time():
+        assert connection.run("RETURN 'whole and long enough to be cut'") == "whole and long enough to be cut"
+    assert proxy.accepted == 2
+
+
+def test_large_reply_cut_in_the_middle(proxy: Proxy, connection: Connection) -> None:
+    """A reply of megabytes breaks off half way: what was read of it is of no consequence."""
+    value = "x" * 2_000_000
+    proxy.cut_next_reply(1_000_000)
+    assert connection.run("RETURN $value", value=value) == value
+    assert not proxy.armed
+    assert proxy.accepted == 2
+
+
+GARBAGE: dict[str, Callable[[], bytes]] = {
+    "bytes that are no frame": lambda: b"\xff" * 64,
+    "another protocol": lambda: b"HTTP/1.1 502 Bad Gateway\r\n\r\n<html>" + b"upstream is away " * 99,
+    "a frame that is no CBOR": lambda: frame(b"\x9f\xff\xff\x00garbage"),
+    "a truncated message": lambda: frame(b"\xa2bid"),
+    "a text frame": lambda: frame(b'{"id": "1", "result": []}', Opcode.TEXT),
+    "no map": lambda: message([1, 2, 3]),
+    "a reserved opcode": lambda: b"\x83\x00",
+    "a frame that claims exabytes": lambda: b"\x82\xff" + b"\xff" * 8,
+}
+
+
+@any_engine
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_garbage_in_the_place_of_a_reply(kind: str, proxy: Proxy, connection: Connection) -> None:
+    """Whatever is not SurrealDB's protocol ends the line, and the request succeeds on a new one."""
+    proxy.answer_next_with(GARBAGE[kind]())
+    with in_time():
+        assert connection.run("RETURN 'clean'") == "clean"
+    assert proxy.accepted == 2
+
+
+@any_engine
+def test_garbage_for_ever(proxy: Proxy, fresh_database: Database, connect: Any) -> None:
+    """Only ever garbage: one clear error after one repetition, no endless reconnecting."""
+    connection = connect(fresh_database, endpoint=proxy.url, timeout=TIMEOUT)
+    proxy.answer_next_with(b"220 mail.example ESMTP\r\n")
+    with in_time(), pytest.raises(LINE_ERRORS, match="no WebSocket there"):
+        connection.run("RETURN 1")
+    assert connection.run("RETURN 2") == 2
+
+
+@any_engine
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhuh?",
+        b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
+        b"\x00\x01\x02\x03 this is not HTTP\r\n\r\n",
+    ],
+    ids=["a web page", "a gateway's error", "no HTTP at all"],
+)
+def test_garbage_over_http(reply: bytes, proxy: Proxy, fresh_database: Database, connect: Any) -> None:
+    """What answers over HTTP is no SurrealDB: the request is repeated once, and succeeds or says what came."""
+    connection = connect(fresh_database, endpoint=proxy.http_url, timeout=TIMEOUT)
+    assert connection.run("RETURN 1") == 1
+    proxy.answer_next_with(reply)
+    with in_time():
+        assert connection.run("RETURN 2") == 2
+
+
+@any_engine
+def test_reply_for_another_request(proxy: Proxy, connection: Connection) -> None:
+    """A reply with an id that nobody waits for is dropped; the request ends by its time limit."""
+    proxy.answer_next_with(message({"id": "999999", "result": [{"status": "OK", "result": "not yours"}]}))
+    with in_time(), pytest.raises(errors.RequestTimedOut):
+        connection.run("RETURN 'mine'")
+    assert connection.run("RETURN 2") == 2
+
+
+@any_engine
+def test_server_that_only_pings(proxy: Proxy, connection: Connection) -> None:
+    """A server that is alive enough to ping but never answers: the call ends in time all the same."""
+    proxy.losing_replies = True
+    chatter = threading.Event()
+
+    def talk() -> None:
+        while not chatter.wait(0.02):
+            proxy.say(frame(b"still here", Opcode.PING))
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        with in_time(), pytest.raises(errors.RequestTimedOut):
+            connection.run("RETURN 1")
+    finally:
+        chatter.set()
+        thread.join()
+    proxy.losing_replies = False
+    assert connection.run("RETURN 2") == 2
+
+
+@any_engine
+def test_server_that_trickles_over_http(fresh_database: Database, connect: Any) -> None:
+    """A server that sends its HTTP answer byte by byte, for ever: the call ends in time."""
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                try:
+                    while not ended.wait(0.05):
+                        client.sendall(b"x")
+                except OSError:
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        connection = connect(
+            fresh_database, endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}/rpc", timeout=TIMEOUT
+        )
+        try:
+            with in_time(), pytest.raises(errors.RequestTimedOut):
+                connection.run("RETURN 1")
+        finally:
+            ended.set()
+            thread.join()
+
+
+def test_lines_reset_under_load(proxy: Proxy, fresh_database: Database, connect: Any) -> None:
+    """RST of every connection while many threads have requests under way: each call gets its own answer."""
+    connection = connect(fresh_database, endpoint=proxy.url)
+    assert connection.run("RETURN 1") == 1
+    done = threading.Event()
+
+    def hammer(number: int) -> int:
+        turns = 0
+        while not done.is_set():
+            assert connection.run("RETURN $value", value=[number, turns]) == [number, turns]
+            turns += 1
+        return turns
+
+    with ThreadPoolExecutor(4) as pool:
+        threads = [pool.submit(hammer, number) for number in range(4)]
+        try:
+            for resets in range(10):
+                asked = len(proxy.requests())
+                until(lambda asked=asked: len(proxy.requests()) > asked + 40, "requests flow")
+                proxy.break_lines()
+                until(lambda resets=resets: proxy.accepted >= resets + 2, "a new connection")
+        finally:
+            done.set()
+        assert all(thread.result() for thread in threads)
+
+
+def test_server_closes_an_idle_line(proxy: Proxy, connection: Connection) -> None:
+    """The server went away while nobody used the line: it is noticed before sending, also for what may not be repeated."""
+    proxy.break_lines()
+    value = connection.run_all("RETURN 'once'", repeatable=False)[-1]
+    assert value == "once"
+    assert len(proxy.requests(text="once")) == 1, "nothing was sent into the dead line"
+
+
+def test_not_repeatable_is_never_sent_twice(proxy: Proxy, connection: Connection) -> None:
+    """The line breaks while a statement that must not run twice is under way: an error, and it was sent once."""
+    proxy.cut_next_reply(0)
+    with in_time(), pytest.raises(LINE_ERRORS, match="dropped the connection"):
+        connection.run_all("UPSERT counter:one SET value += 1", repeatable=False)
+    assert len(proxy.requests(text="counter:one")) == 1
+    assert connection.run("RETURN 2") == 2
+
+
+def test_increment_whose_reply_was_lost(proxy: Proxy, fresh_database: Database, closing: Any) -> None:
+    """`backend.incr` whose reply was lost raises instead of adding one twice."""
+    from celery import Celery
+
+    app = Celery("incr", backend="surrealdb", broker="memory://", set_as_current=False)
+    app.conf.update(fresh_database.settings | {"surrealdb_url": proxy.url})
+    closing.callback(app.backend.close)
+    assert app.backend.incr("hits") == 1
+    proxy.cut_next_reply(0)
+    with pytest.raises(LINE_ERRORS):
+        app.backend.incr("hits")
+    assert len(proxy.requests(text="value += 1")) == 2
+    assert app.backend.get("hits") in (1, 2)

@@ -1,0 +1,125 @@
+"""The database dies and comes back while a real worker is at work: nothing is lost, nothing runs twice."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from celery import chord, group
+
+from tests.engines import RunningEngine
+
+from .proxy import until
+
+pytestmark = [pytest.mark.worker, pytest.mark.redis, pytest.mark.slow]
+
+TASKS = 900
+CHORDS, PARTS = 10, 10
+#: The database is killed when so many tasks have run.
+KILLED_AT = (100, 400, 700)
+ARRIVE = 100
+
+
+def test_database_is_killed_and_restarted(durable_engine: RunningEngine, start_worker: Any) -> None:
+    """SIGKILL and restart of the database, three times during 1,000 tasks: nothing is lost.
+
+    Every result is there, each chord's body ran once, and the worker and its pool are the same processes.
+    """
+    worker = start_worker(durable_engine.database(), concurrency=4)
+    app = worker.app
+    echo, collect = app.tasks["faults.echo"], app.tasks["faults.collect"]
+    assert echo.delay("first").get(timeout=ARRIVE) == "first"
+    processes = worker.children
+    assert len(processes) == 4
+
+    bodies = []
+    tasks = []
+    for number in range(TASKS):
+        if number % (TASKS // CHORDS) == 0:
+            bodies.append(chord([echo.s(part) for part in range(PARTS)], collect.s()).apply_async())
+        tasks.append(echo.delay(number))
+    for killed_at in KILLED_AT:
+        until(lambda killed_at=killed_at: len(worker.ran()) >= killed_at, f"{killed_at} tasks ran")
+        met = worker.log.count(" follows: ")
+        durable_engine.kill()
+        ran = len(worker.ran())
+        # It stays away until the worker has noticed.
+        # Any retry: a child may still be pausing in the retries of the outage before.
+        until(lambda met=met: worker.log.count(" follows: ") > met, "the worker met the outage")
+        assert len(worker.ran()) <= ran + 8, "tasks go on only once their results are stored"
+        durable_engine.restart()
+
+    assert [task.get(timeout=ARRIVE) for task in tasks] == list(range(TASKS))
+    assert [body.get(timeout=ARRIVE) for body in bodies] == [list(range(PARTS))] * CHORDS
+    ran = worker.ran("bodies")
+    assert set(ran) == {body.id for body in bodies}
+    # Other stores than RocksDB do not detect every conflict of two claims (docs/architecture.md).
+    assert max(ran.values()) == 1 or durable_engine.store != "rocksdb"
+    assert set(worker.ran().values()) == {1}
+    assert len(worker.ran()) == 1 + TASKS + CHORDS * PARTS
+    assert worker.alive
+    assert worker.children == processes
+
+
+def test_waiting_client_survives_a_restart(durable_engine: RunningEngine, start_worker: Any) -> None:
+    """Somebody waits in get() while the database is killed and restarted: the result arrives there all the same."""
+    worker = start_worker(durable_engine.database())
+    wait = worker.app.tasks["faults.wait"]
+    gate = f"{worker.queue}.gate"
+    result = group(wait.s(gate) for _ in range(2)).apply_async()
+    until(lambda: worker.waiting == 2, "both tasks run")
+    got: list[Any] = []
+    thread = threading.Thread(target=lambda: got.append(result.get(timeout=ARRIVE)))
+    thread.start()
+    push = worker.app.backend.result_consumer
+    until(lambda: push._waited_for, "somebody waits")
+    durable_engine.kill()
+    durable_engine.restart()
+    worker.open_gate(gate, 2)
+    thread.join(ARRIVE)
+    assert got == [[gate, gate]]
+
+
+def test_retries_that_run_out(own_engine: RunningEngine, start_worker: Any) -> None:
+    """The database stays away longer than the retries last: one line in the log says so, and the error is raised."""
+    worker = start_worker(
+        own_engine.database(),
+        {
+            "result_backend_max_retries": 3,
+            "result_backend_base_sleep_between_retries_ms": 1,
+            "result_backend_max_sleep_between_retries_ms": 5,
+        },
+        concurrency=1,
+    )
+    echo = worker.app.tasks["faults.echo"]
+    assert echo.delay("first").get(timeout=ARRIVE) == "first"
+    own_engine.kill()
+    task = echo.delay("lost")
+    # The line for this task: the kill may also have hit the first one's store, between commit and reply.
+    [line] = until(
+        lambda: [
+            line
+            for line in worker.log.splitlines()
+            if f"storing SUCCESS of task {task.id} failed for good after 3 retries" in line
+        ],
+        "the log says that the retries ran out",
+    )
+    assert "cannot be reached" in line
+    until(lambda: "BackendStoreError" in worker.log, "the error reaches Celery")
+    assert worker.alive
+    own_engine.restart()
+    assert echo.delay("after").get(timeout=ARRIVE) == "after"
+
+
+def test_retrying_can_be_switched_off(own_engine: RunningEngine, start_worker: Any) -> None:
+    """With result_backend_always_retry=False the first failure is final, and said."""
+    worker = start_worker(own_engine.database(), {"result_backend_always_retry": False}, concurrency=1)
+    echo = worker.app.tasks["faults.echo"]
+    assert echo.delay("first").get(timeout=ARRIVE) == "first"
+    own_engine.kill()
+    echo.delay("lost")
+    until(lambda: "cannot be reached" in worker.log, "the log says what cannot be reached")
+    assert ", retry 1 of" not in worker.log
+    own_engine.restart()
+    assert echo.delay("after").get(timeout=ARRIVE) == "after"
