@@ -1,0 +1,88 @@
+"""A loopback proxy in a process of its own that counts round trips and can delay replies."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_spawn = multiprocessing.get_context("spawn")
+
+
+class Proxy:
+    """Passes bytes between a port of this machine and a server.
+
+    A round trip is a client that sends after it was sent something: with one request at a time, whatever the
+    number of packets, that is one per wait for the server.
+
+    :param port: the server's port on 127.0.0.1.
+    :param delay: seconds that every reply is held back. Replies on their way do not wait for each other.
+    """
+
+    def __init__(self, port: int, delay: float = 0.0) -> None:
+        self._count = _spawn.Value("q", 0)
+        ours, theirs = _spawn.Pipe()
+        self._process = _spawn.Process(target=_serve, args=(port, delay, self._count, theirs), daemon=True)
+        self._process.start()
+        #: Where to connect to instead.
+        self.port: int = ours.recv()
+
+    @property
+    def round_trips(self) -> int:
+        """Round trips so far, of all connections."""
+        return int(self._count.value)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.join()
+
+
+def _serve(port: int, delay: float, count: Any, pipe: Any) -> None:
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+        loop = asyncio.get_running_loop()
+        answered = True
+
+        async def ask() -> None:
+            nonlocal answered
+            while data := await reader.read(262_144):
+                if answered:
+                    answered = False
+                    with count.get_lock():
+                        count.value += 1
+                server_writer.write(data)
+            server_writer.close()
+
+        def reply(data: bytes) -> None:
+            nonlocal answered
+            answered = True
+            writer.write(data)
+
+        async def answer() -> None:
+            while data := await server_reader.read(262_144):
+                if delay:
+                    loop.call_later(delay, reply, data)
+                else:
+                    reply(data)
+            if delay:
+                await asyncio.sleep(delay)
+            writer.close()
+
+        await asyncio.gather(ask(), answer(), return_exceptions=True)
+
+    async def main() -> None:
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        pipe.send(server.sockets[0].getsockname()[1])
+        async with server:
+            await server.serve_forever()
+
+    asyncio.run(main())

@@ -1,0 +1,106 @@
+"""The worker of the end-to-end measures: a real `celery worker` in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from .contenders import Contender, make_app
+
+#: Children of the worker.
+CHILDREN = 2
+_CONTENDER, _BROKER = "BENCH_CONTENDER", "BENCH_BROKER"
+
+
+def make_worker_app(contender: Contender, broker: str) -> Celery:
+    """The app with the tasks; its messages go to a queue of the contender's own."""
+    app = make_app(contender, broker)
+    app.conf.task_default_queue = f"bench-{contender.name}"
+
+    @app.task(name="bench.add", shared=False)
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    @app.task(name="bench.total", shared=False)
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    app.finalize()
+    return app
+
+
+@contextlib.contextmanager
+def running(contender: Contender, broker: str) -> Iterator[RunningWorker]:
+    """Start a prefork worker; it is ended with the block."""
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "celery",
+                "-A",
+                "benchmarks.worker",
+                "worker",
+                "--pool",
+                "prefork",
+                "--concurrency",
+                str(CHILDREN),
+                "--loglevel",
+                "WARNING",
+                "--hostname",
+                f"bench-{contender.name}@%h",
+                "--without-gossip",
+                "--without-mingle",
+                "--without-heartbeat",
+            ],
+            cwd=Path(__file__).resolve().parent.parent,
+            env={**os.environ, _CONTENDER: json.dumps(asdict(contender)), _BROKER: broker},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        app = make_worker_app(contender, broker)
+        try:
+            add = app.tasks["bench.add"]
+            try:
+                for result in [add.delay(1, 1) for _ in range(20)]:
+                    result.get(timeout=60)
+            except Exception:
+                log.seek(0)
+                print(log.read()[-4000:], file=sys.stderr)
+                raise
+            yield RunningWorker(app, process)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+class RunningWorker:
+    """A worker that answers, and the app that sends to it."""
+
+    def __init__(self, app: Celery, process: subprocess.Popen[Any]) -> None:
+        self.app = app
+        self._process = process
+
+    def memory(self) -> tuple[float, float]:
+        """Resident memory of the parent and of the largest child, in MiB; what they share is in both."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        return _resident(self._process.pid), max(_resident(int(child)) for child in children)
+
+
+def _resident(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+if _CONTENDER in os.environ:
+    app = make_worker_app(Contender(**json.loads(os.environ[_CONTENDER])), os.environ[_BROKER])
