@@ -19,7 +19,10 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from celery import states
 from celery.exceptions import TimeoutError as ResultTimeout
+
+from .waiting import PARENT_GRACE, parents_of
 
 if TYPE_CHECKING:
     from celery.result import AsyncResult, ResultSet
@@ -28,27 +31,31 @@ if TYPE_CHECKING:
 
 __all__ = ["as_completed", "forget", "get", "join", "state"]
 
+#: States of a task after which the tasks behind it in its chain are never sent.
+FAILED = states.PROPAGATE_STATES
 #: How long the waiter looks for results at a time, in seconds, before new ones are taken in.
 LOOK = 0.25
 
 
 async def get(
-    result: AsyncResult,
+    result: AsyncResult | ResultSet,
     timeout: float | None = None,
     *,
     propagate: bool = True,
 ) -> Any:
     """Wait for one result, as ``result.get()`` does, without blocking the event loop.
 
-    :param result: of a task whose backend is SurrealDB.
-    :param timeout: seconds until it must have come; None waits for ever.
-    :param propagate: raise what the task raised; else return the exception.
-    :return: what the task returned.
+    :param result: of a task whose backend is SurrealDB; of a group, its values are returned as by :func:`join`.
+    :param timeout: seconds until it must have come; None waits for ever, 0 looks once.
+    :param propagate: raise what the task raised, or a task before it in its chain; else return the exception.
+    :return: what the task returned; None at once for one whose results are ignored.
     :raises celery.exceptions.TimeoutError: ``timeout`` is over.
     :raises SurrealDBBackendError: the database cannot be asked.
     """
-    await _wait([result], timeout)
-    return result.maybe_throw(propagate=propagate)
+    if hasattr(result, "results"):
+        return await join(result, timeout, propagate=propagate)
+    await _wait([result], timeout, parents=_parents([result]) if propagate else ())
+    return _value(result, propagate=propagate)
 
 
 async def join(
@@ -57,14 +64,14 @@ async def join(
     """Wait for many results and return their values in order, as ``ResultSet.join()`` does.
 
     :param results: a group's result, or any results; nested groups give nested lists.
-    :param timeout: seconds until all must have come; None waits for ever.
-    :param propagate: raise what the first failed task raised; else put the exception in its place.
+    :param timeout: seconds until all must have come; None waits for ever, 0 looks once.
+    :param propagate: raise what the first failed task raised, or a task before the group; else put the exception
+        in its place.
     :raises celery.exceptions.TimeoutError: ``timeout`` is over.
     """
     members = list(getattr(results, "results", results))
-    leaves = list(_leaves(members))
-    await _wait(leaves, timeout)
-    return _values(members, propagate=propagate)
+    await _wait(list(_leaves(members)), timeout, parents=_parents([results, *members]) if propagate else ())
+    return [_value(member, propagate=propagate) for member in members]
 
 
 async def as_completed(
@@ -80,8 +87,8 @@ async def as_completed(
     while waiting:
         remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
         await _wait(waiting, remaining, all_of_them=False)
-        done = [result for result in waiting if result._cache is not None]
-        waiting = [result for result in waiting if result._cache is None]
+        done = [result for result in waiting if _settled(result)]
+        waiting = [result for result in waiting if result not in done]
         for result in done:
             yield result
 
@@ -106,27 +113,44 @@ def _leaves(members: Iterable[Any]) -> Iterator[AsyncResult]:
             yield from _leaves(nested)
 
 
-def _values(members: Iterable[Any], *, propagate: bool) -> list[Any]:
-    return [
-        member.maybe_throw(propagate=propagate)
-        if getattr(member, "results", None) is None
-        else _values(member.results, propagate=propagate)
-        for member in members
-    ]
+def _parents(nodes: Iterable[Any]) -> list[AsyncResult]:
+    """The tasks before these whose failure would end the waiting.
+
+    Parts of a chord's header are not among them: where one fails, the body does.
+    """
+    return [parent for parent in parents_of(nodes) if not hasattr(parent, "results") and not _settled(parent)]
 
 
-async def _wait(results: list[AsyncResult], timeout: float | None, *, all_of_them: bool = True) -> None:
+def _settled(result: AsyncResult) -> bool:
+    """Whether there is nothing to wait for."""
+    return result._cache is not None or result.ignored
+
+
+def _value(result: Any, *, propagate: bool) -> Any:
+    nested = getattr(result, "results", None)
+    if nested is not None:
+        return [_value(member, propagate=propagate) for member in nested]
+    return None if result._cache is None else result.maybe_throw(propagate=propagate)
+
+
+async def _wait(
+    results: list[AsyncResult],
+    timeout: float | None,
+    *,
+    all_of_them: bool = True,
+    parents: Iterable[AsyncResult] = (),
+) -> None:
     """Wait until all results, or one of them, are there.
 
+    :param parents: tasks without whose success they will never be.
     :raises celery.exceptions.TimeoutError: ``timeout`` seconds are over.
     """
-    missing = [result for result in results if result._cache is None]
+    missing = [result for result in results if not _settled(result)]
     if not missing or (not all_of_them and len(missing) < len(results)):
         return
     loop = asyncio.get_running_loop()
-    done = asyncio.Event()
+    done, looked = asyncio.Event(), asyncio.Event()
     left = len(missing) if all_of_them else 1
-    waits: list[_Wait] = []
 
     def ready() -> None:
         nonlocal left
@@ -134,15 +158,22 @@ async def _wait(results: list[AsyncResult], timeout: float | None, *, all_of_the
         if left <= 0:
             done.set()
 
-    by_backend: dict[int, list[AsyncResult]] = {}
+    by_backend: dict[int, tuple[list[AsyncResult], list[AsyncResult]]] = {}
     for result in missing:
-        by_backend.setdefault(id(result.backend), []).append(result)
-    for of_one_backend in by_backend.values():
-        wait = _Wait(of_one_backend, loop, ready, done)
+        by_backend.setdefault(id(result.backend), ([], []))[0].append(result)
+    for parent in parents:
+        if id(parent.backend) in by_backend:
+            by_backend[id(parent.backend)][1].append(parent)
+    waits = []
+    for own, before in by_backend.values():
+        wait = _Wait(own, before, loop.call_soon_threadsafe, ready, done, looked)
         waits.append(wait)
-        _waiter(of_one_backend[0].backend).add(wait)
+        _waiter(own[0].backend).add(wait)
     try:
-        await asyncio.wait_for(done.wait(), timeout)
+        if timeout is not None and timeout <= 0:
+            await looked.wait()
+        else:
+            await asyncio.wait_for(done.wait(), timeout)
     except (TimeoutError, asyncio.TimeoutError):
         raise ResultTimeout("The operation timed out.") from None
     finally:
@@ -151,35 +182,91 @@ async def _wait(results: list[AsyncResult], timeout: float | None, *, all_of_the
     for wait in waits:
         if wait.error is not None:
             raise wait.error
+    if not done.is_set():
+        raise ResultTimeout("The operation timed out.")
 
 
 class _Wait:
-    """Some results of one backend that one coroutine waits for."""
+    """Some results of one backend that one coroutine waits for.
+
+    What comes is put into objects of this wait alone. The caller's own may be waited for by others too, who go on
+    when this wait is over.
+
+    :param results: what is waited for.
+    :param parents: the tasks before them.
+    :param call: has the coroutine's loop call a function.
+    :param ready: to be called there for each result.
+    :param done: to be set there when waiting is pointless.
+    :param looked: to be set there once it is known what the database has now.
+    """
 
     def __init__(
         self,
         results: list[AsyncResult],
-        loop: asyncio.AbstractEventLoop,
+        parents: list[AsyncResult],
+        call: Callable[[Callable[[], None]], Any],
         ready: Callable[[], None],
         done: asyncio.Event,
+        looked: asyncio.Event,
     ) -> None:
-        self.results = results
-        self.error: BaseException | None = None
         self.cancelled = False
-        self._loop, self._ready, self._done = loop, ready, done
+        self.error: BaseException | None = None
+        self._results = [(result, _stand_in(result)) for result in results]
+        self._parents = [_stand_in(parent) for parent in parents]
+        self._parent_failed_at: float | None = None
+        self._call_in_loop, self._ready, self._done, self._looked = call, ready, done, looked
+
+    @property
+    def stand_ins(self) -> list[AsyncResult]:
+        """The objects that what comes is put into."""
+        return [stand_in for _, stand_in in self._results] + self._parents
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is waited for any more."""
+        return self.cancelled or self.error is not None or not self._results
 
     def tell(self) -> None:
-        """One result is there."""
-        self._call(self._ready)
+        """Hand over what has come."""
+        missing = []
+        for result, stand_in in self._results:
+            if stand_in._cache is None:
+                missing.append((result, stand_in))
+                continue
+            if result._cache is None:
+                result._maybe_set_cache(stand_in._cache)
+            self._call(self._ready)
+        self._results = missing
+        self._call(self._looked.set)
+        if missing:
+            self._look_at_parents()
+
+    def _look_at_parents(self) -> None:
+        failed = next((parent for parent in self._parents if (parent._cache or {}).get("status") in FAILED), None)
+        if failed is None:
+            return
+        now = time.monotonic()
+        self._parent_failed_at = self._parent_failed_at or now
+        if now - self._parent_failed_at >= PARENT_GRACE:
+            try:
+                failed.maybe_throw()
+            except Exception as exc:
+                self.fail(exc)
 
     def fail(self, error: BaseException) -> None:
         """The results cannot be had."""
         self.error = error
         self._call(self._done.set)
+        self._call(self._looked.set)
 
     def _call(self, function: Callable[[], None]) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function)
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            self._call_in_loop(function)
+
+
+def _stand_in(result: AsyncResult) -> AsyncResult:
+    made: AsyncResult = result.app.AsyncResult(result.id, backend=result.backend)
+    return made
 
 
 class _Waiter:
@@ -205,7 +292,6 @@ class _Waiter:
 
     def _run(self) -> None:
         waits: list[_Wait] = []
-        told: set[int] = set()
         while True:
             with self._lock:
                 new, self._new = self._new, []
@@ -215,39 +301,30 @@ class _Waiter:
             try:
                 if new:
                     waits += new
-                    self._begin([result for wait in new for result in wait.results])
+                    self._begin([stand_in for wait in new for stand_in in wait.stand_ins])
                 else:
                     with contextlib.suppress(TimeoutError):
                         self._backend.result_consumer.drain_events(timeout=LOOK)
+                for wait in waits:
+                    wait.tell()
             except Exception as exc:  # whatever it is, the coroutines must hear of it
                 for wait in waits:
                     wait.fail(exc)
-                self._end(waits)
-                waits = []
-            waits = [wait for wait in waits if self._still_waits(wait, told)]
+            for wait in waits:
+                if wait.over:
+                    self._end(wait)
+            waits = [wait for wait in waits if not wait.over]
 
-    def _begin(self, results: list[AsyncResult]) -> None:
+    def _begin(self, stand_ins: list[AsyncResult]) -> None:
         backend = self._backend
-        for result in results:
+        for stand_in in stand_ins:
             # What Celery's get() does: hold the result where what arrives is put into it.
-            backend.add_pending_result(result)
-        backend.result_consumer.on_wait_for_pending(backend.app.ResultSet(results))
+            backend.add_pending_result(stand_in)
+        backend.result_consumer.on_wait_for_pending(backend.app.ResultSet(stand_ins))
 
-    def _still_waits(self, wait: _Wait, told: set[int]) -> bool:
-        for result in wait.results:
-            if result._cache is not None and id(result) not in told:
-                told.add(id(result))
-                wait.tell()
-        if wait.cancelled or all(result._cache is not None for result in wait.results):
-            self._end([wait])
-            told.difference_update(id(result) for result in wait.results)
-            return False
-        return True
-
-    def _end(self, waits: list[_Wait]) -> None:
-        for wait in waits:
-            for result in wait.results:
-                self._backend.remove_pending_result(result)
+    def _end(self, wait: _Wait) -> None:
+        for stand_in in wait.stand_ins:
+            self._backend.remove_pending_result(stand_in)
 
 
 _waiters: weakref.WeakKeyDictionary[Any, _Waiter] = weakref.WeakKeyDictionary()

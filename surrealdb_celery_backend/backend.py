@@ -35,7 +35,7 @@ from .group_commit import GroupCommit
 from .records import TaskRecords, identifier
 from .settings import Settings
 from .values import BEGINNING, RecordID
-from .waiting import PendingResults
+from .waiting import ParentCheck, PendingResults, parents_of
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -50,11 +50,6 @@ Result = TypeVar("Result")
 MAX_RETRIES = 20
 #: How many records one clean-up statement deletes: short enough that nobody waits for its transaction.
 CLEANUP_BATCH = 1000
-
-#: How often somebody who waits for a group looks whether a task before it failed, in seconds.
-PARENT_INTERVAL = 0.5
-#: How long after that the group's own tasks may still be marked as failed, which is the better news, in seconds.
-PARENT_GRACE = 2.0
 
 #: What Celery's meta of a result has where ``result_extended`` is off.
 PLAIN_META = frozenset({"status", "result", "traceback", "children", "date_done", "group_id", "parent_id"})
@@ -386,10 +381,23 @@ class SurrealDBBackend(PendingResults, KeyValueStoreBackend):
         """
         if not result.results:
             return
-        parents = list(_parents(result))
+        parents = parents_of([result, *result.results])
         if parents:
-            kwargs["on_interval"] = _ParentCheck(parents, kwargs.get("on_interval"))
-        yield from super().iter_native(result, no_ack=no_ack, **kwargs)
+            kwargs["on_interval"] = ParentCheck(parents, kwargs.get("on_interval"))
+        given = set()
+        for task_id, meta in super().iter_native(result, no_ack=no_ack, **kwargs):
+            given.add(task_id)
+            yield task_id, meta
+        # The last result completes the group before it is handed over: Celery may look too early.
+        for node in result.results:
+            if node.id not in given:
+                yield node.id, node._cache if hasattr(node, "_cache") else node.children
+
+    def _collect_into(self, result: Any, bucket: Any) -> None:
+        """Hand a result over when it comes, also when it came just before it was asked for here."""
+        super()._collect_into(result, bucket)
+        if result._cache is not None and self.result_consumer.buckets.pop(result, None) is not None:
+            bucket.append(result)
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """A task is about to be sent: its result will come to this process."""
@@ -588,46 +596,6 @@ class SurrealDBBackend(PendingResults, KeyValueStoreBackend):
             self.connection.run(statements.EXPIRE, records=records, expires_at=self.expiry(float(value)))
         else:
             self.connection.run(statements.UNEXPIRE, records=records)
-
-
-def _parents(group: Any) -> Iterator[Any]:
-    """The results of the tasks before a group, the first first, each once."""
-    found: dict[int, Any] = {}
-    for node in (group, *group.results):
-        parent = getattr(node, "parent", None)
-        while parent is not None and id(parent) not in found:
-            found[id(parent)] = parent
-            parent = getattr(parent, "parent", None)
-    return reversed(found.values())
-
-
-class _ParentCheck:
-    """Raises the error of a failed parent, looking for it now and then while a group is waited for.
-
-    :param parents: the results to look at.
-    :param then: what else is to be called.
-    """
-
-    def __init__(self, parents: list[Any], then: Callable[[], Any] | None) -> None:
-        self._parents = parents
-        self._then = then
-        self._next = time.monotonic()
-        self._failed_since: float | None = None
-
-    def __call__(self) -> None:
-        if self._then is not None:
-            self._then()
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + PARENT_INTERVAL
-        try:
-            for parent in self._parents:
-                parent.maybe_throw()
-        except Exception:
-            self._failed_since = self._failed_since or now
-            if now - self._failed_since >= PARENT_GRACE:
-                raise
 
 
 _backends: weakref.WeakSet[SurrealDBBackend] = weakref.WeakSet()

@@ -56,8 +56,9 @@ REOPEN_FIRST, REOPEN_LAST = 0.1, 10.0
 SENT_REMEMBERED = 50_000
 #: How many senders' addresses (one per thread) one LIVE query asks for.
 ADDRESSES_REMEMBERED = 256
-#: How many polls in a row may fail before a get() without timeout raises instead of waiting on.
-POLLS_FAILED = 60
+#: How long the database may be away, in seconds, before a get() without timeout raises instead of waiting on:
+#: as long as a worker's retries last by default.
+OUTAGE = 60.0
 
 
 class ResultConsumer(BaseResultConsumer):
@@ -81,12 +82,17 @@ class ResultConsumer(BaseResultConsumer):
         self._draining = False
         #: Something happened since the last look: drain_events returns.
         self._news = False
-        self._failed_polls = 0
+        #: When looks for results began to fail; None while they do not.
+        self._failing_since: float | None = None
         #: Results that LIVE brought, and those it should have brought but polling found.
         self._pushed = self._missed = 0
         self._push: Push | None = None
-        #: The state last handed to on_message, by id, so that polling hands it out once.
-        self._seen: dict[str, Any] = {}
+        #: The state last handed to on_message, by id, and when: polling hands it out once, and nothing older after it.
+        self._seen: dict[str, tuple[Any, float]] = {}
+        #: States that a look found although LIVE should bring them, by id: told if the next look finds them too.
+        self._unheard: dict[str, Any] = {}
+        #: Guards the two; never held while anybody is told.
+        self._claiming = threading.Lock()
         self._last_wait = time.monotonic()
 
     def on_after_fork(self) -> None:
@@ -141,6 +147,7 @@ class ResultConsumer(BaseResultConsumer):
         """Nobody waits for this result any more. Never blocks: called by ``AsyncResult.__del__``."""
         self._waited_for.pop(task_id, None)
         self._seen.pop(task_id, None)
+        self._unheard.pop(task_id, None)
 
     def stop(self) -> None:
         """End the LIVE query and forget who waits."""
@@ -217,9 +224,10 @@ class ResultConsumer(BaseResultConsumer):
                     self._condition.wait(min(due, deadline) - now)
                     continue
             try:
-                if self._look_for(ids, count_missed=True):
+                found = self._look_for(ids, count_missed=True)
+                self._failing_since = None
+                if found:
                     return True
-                self._failed_polls = 0
             except errors.SurrealDBBackendError as exc:
                 self._poll_failed(exc)
             finally:
@@ -263,14 +271,16 @@ class ResultConsumer(BaseResultConsumer):
             self._condition.notify_all()
 
     def _poll_failed(self, exc: errors.SurrealDBBackendError) -> None:
-        self._failed_polls += 1
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
         lost = not self.backend.exception_safe_to_retry(exc)
         logger.warning("results cannot be fetched at the moment: %s", exc)
         # A raised error would end the greenlet that drains for all, for good; there a get() ends by its timeout.
         if isinstance(self.drainer, greenletDrainer):
             time.sleep(POLL_LAST)
-        elif lost or self._failed_polls >= POLLS_FAILED:
-            self._failed_polls = 0
+        elif lost or now - self._failing_since >= OUTAGE:
+            self._failing_since = None
             # Not an OSError: Celery would log it and go on waiting.
             raise errors.ResultsUnavailable(f"waiting for results was given up: {exc}") from exc
 
@@ -279,31 +289,58 @@ class ResultConsumer(BaseResultConsumer):
 
         :param count_missed: these were waited for while the LIVE query stood, which should have brought them.
         """
-        count_missed = count_missed and self._push is not None and self._push.subscribed
+        pushed = count_missed and self._push is not None and self._push.subscribed
         on_message = self.on_message is not None
+        began = time.monotonic()
         news = False
-        for _, meta in self.backend.fetch(ids, only_ready=not on_message):
-            handed_out = self._hand_out(meta)
-            if handed_out and count_missed and meta["task_id"] in self._sent and meta["status"] in states.READY_STATES:
+        for task_id, meta in self.backend.fetch(ids, only_ready=not on_message):
+            expected = pushed and task_id in self._sent
+            handed_out = self._hand_out(meta, as_of=began, expected=expected)
+            if handed_out and expected and meta["status"] in states.READY_STATES:
                 self._missed += 1
             news = handed_out or news
         return news
 
-    def _hand_out(self, meta: dict[str, Any]) -> bool:
+    def _hand_out(self, meta: dict[str, Any], *, as_of: float | None = None, expected: bool = False) -> bool:
+        """Tell those who wait, each state once, whichever thread brings it; whether there was anything to tell.
+
+        :param as_of: when a look for it began; None for what was pushed, which comes in order.
+        :param expected: LIVE should bring it.
+        """
         task_id = meta["task_id"]
-        if task_id not in self._waited_for:
-            return False
-        ready = meta["status"] in states.READY_STATES
-        if not ready:
-            state = (meta["status"], repr(meta["result"]))
-            if self.on_message is None or self._seen.get(task_id) == state:
+        if meta["status"] not in states.READY_STATES:
+            if not self._claim(task_id, (meta["status"], repr(meta["result"])), as_of, expected=expected):
                 return False
-            self._seen[task_id] = state
-        self.on_state_change(meta, None)
-        if ready:
-            self.cancel_for(task_id)
-            # What was buffered because its waiter had just gone would stay for ever.
-            self._forget_buffered(task_id)
+            self.on_state_change(meta, None)
+            return True
+        since = self._waited_for.pop(task_id, None)
+        if since is None:
+            return False
+        try:
+            self.on_state_change(meta, None)
+        except BaseException:
+            # A callback's: whoever waits has not been told yet.
+            self._waited_for.setdefault(task_id, since)
+            raise
+        self.cancel_for(task_id)
+        # What was buffered because its waiter had just gone would stay for ever.
+        self._forget_buffered(task_id)
+        return True
+
+    def _claim(self, task_id: str, state: Any, as_of: float | None, *, expected: bool) -> bool:
+        """Whether an unfinished state is news to on_message, and this thread's to tell."""
+        if self.on_message is None or task_id not in self._waited_for:
+            return False
+        with self._claiming:
+            told, when = self._seen.get(task_id, (None, 0.0))
+            if told == state or (as_of is not None and when >= as_of):
+                return False
+            # A notification is on its way, behind those of the states before: told now, it would overtake them.
+            if expected and self._unheard.get(task_id) != state:
+                self._unheard[task_id] = state
+                return False
+            self._unheard.pop(task_id, None)
+            self._seen[task_id] = state, time.monotonic()
         return True
 
     def on_state_change(self, meta: dict[str, Any], message: Any) -> None:

@@ -1,20 +1,26 @@
-"""Which result objects of this process wait for a task, on every Celery as on 5.7.
+"""Which result objects of this process wait for a task, and which tasks before it they depend on.
 
-Before 5.7 Celery keeps one result object for a task (celery issue 4925). Of two ``get()`` of one task only
+Who waits is kept on every Celery as on 5.7. Before 5.7 Celery keeps one result object for a task (celery issue 4925). Of two ``get()`` of one task only
 one is told, and any result object of a task that is collected ends the waiting of all others: a client in the
 process of its worker waited for the body of a chord for ever, because the worker's own object of it was gone.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from weakref import WeakValueDictionary
 
 from celery.backends import asynchronous
 from celery.backends.asynchronous import AsyncBackendMixin
 from celery.backends.base import pending_results_t
+
+#: How often somebody who waits for a group looks whether a task before it failed, in seconds.
+PARENT_INTERVAL = 0.5
+#: How long after that the task's own result may still be marked as failed, which is the better news, in seconds.
+PARENT_GRACE = 2.0
 
 
 def waiting_on(pending_results: Any, task_id: str) -> list[Any]:
@@ -80,3 +86,43 @@ def _taken(arrived: deque[Any]) -> Iterator[tuple[str, Any]]:
 
 #: What the backend is based on: from 5.7 on Celery keeps all itself.
 PendingResults: Any = AsyncBackendMixin if hasattr(asynchronous, "_waiting_on") else _KeepsAll
+
+
+def parents_of(nodes: Iterable[Any]) -> list[Any]:
+    """The results of the tasks before these in their chains, the first first, each once."""
+    found: dict[int, Any] = {}
+    for node in nodes:
+        parent = getattr(node, "parent", None)
+        while parent is not None and id(parent) not in found:
+            found[id(parent)] = parent
+            parent = getattr(parent, "parent", None)
+    return list(reversed(found.values()))
+
+
+class ParentCheck:
+    """Raises the error of a failed parent, looking for it now and then while a group is waited for.
+
+    :param parents: the results to look at.
+    :param then: what else is to be called.
+    """
+
+    def __init__(self, parents: list[Any], then: Callable[[], Any] | None) -> None:
+        self._parents = parents
+        self._then = then
+        self._next = time.monotonic()
+        self._failed_since: float | None = None
+
+    def __call__(self) -> None:
+        if self._then is not None:
+            self._then()
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + PARENT_INTERVAL
+        try:
+            for parent in self._parents:
+                parent.maybe_throw()
+        except Exception:
+            self._failed_since = self._failed_since or now
+            if now - self._failed_since >= PARENT_GRACE:
+                raise

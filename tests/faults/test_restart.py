@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from typing import Any
 
 import pytest
-from celery import chord, group
+from celery import Celery, chord, group
 
+from surrealdb_celery_backend import consumer, errors
 from tests.engines import RunningEngine
 
 from .proxy import until
 
-pytestmark = [pytest.mark.worker, pytest.mark.redis, pytest.mark.slow]
+# Workers and engines that start slowly on a slow machine; only a hang takes so long.
+pytestmark = [pytest.mark.worker, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(600)]
 
-TASKS = 900
+TASKS = 840
 CHORDS, PARTS = 10, 10
 #: The database is killed when so many tasks have run.
 KILLED_AT = (100, 400, 700)
+#: Tasks that are sent while it is away: however fast the worker is, some are left to meet the outage.
+DURING = 20
 ARRIVE = 100
+#: However long an engine takes to start here: nobody is to have given up by then.
+PATIENT = {"result_backend_max_retries": 1000, "result_backend_max_sleep_between_retries_ms": 1000}
 
 
 def test_database_is_killed_and_restarted(durable_engine: RunningEngine, start_worker: Any) -> None:
@@ -26,7 +34,7 @@ def test_database_is_killed_and_restarted(durable_engine: RunningEngine, start_w
 
     Every result is there, each chord's body ran once, and the worker and its pool are the same processes.
     """
-    worker = start_worker(durable_engine.database(), concurrency=4)
+    worker = start_worker(durable_engine.database(), PATIENT, concurrency=4)
     app = worker.app
     echo, collect = app.tasks["faults.echo"], app.tasks["faults.collect"]
     assert echo.delay("first").get(timeout=ARRIVE) == "first"
@@ -40,35 +48,39 @@ def test_database_is_killed_and_restarted(durable_engine: RunningEngine, start_w
             bodies.append(chord([echo.s(part) for part in range(PARTS)], collect.s()).apply_async())
         tasks.append(echo.delay(number))
     for killed_at in KILLED_AT:
-        until(lambda killed_at=killed_at: len(worker.ran()) >= killed_at, f"{killed_at} tasks ran")
-        met = worker.log.count(" follows: ")
+        until(lambda killed_at=killed_at: len(worker.ran()) >= killed_at, f"{killed_at} tasks ran", ARRIVE)
         durable_engine.kill()
+        met = worker.log.count(" follows: ")
         ran = len(worker.ran())
-        # It stays away until the worker has noticed.
-        # Any retry: a child may still be pausing in the retries of the outage before.
-        until(lambda met=met: worker.log.count(" follows: ") > met, "the worker met the outage")
+        tasks += [echo.delay(len(tasks) + number) for number in range(DURING)]
+        # It stays away until the worker has noticed: each process tries again and again, and says so.
+        until(lambda met=met: worker.log.count(" follows: ") > met, "the worker met the outage", ARRIVE)
         assert len(worker.ran()) <= ran + 8, "tasks go on only once their results are stored"
         durable_engine.restart()
 
-    assert [task.get(timeout=ARRIVE) for task in tasks] == list(range(TASKS))
+    assert [task.get(timeout=ARRIVE) for task in tasks] == list(range(len(tasks)))
     assert [body.get(timeout=ARRIVE) for body in bodies] == [list(range(PARTS))] * CHORDS
     ran = worker.ran("bodies")
     assert set(ran) == {body.id for body in bodies}
     # Other stores than RocksDB do not detect every conflict of two claims (docs/architecture.md).
     assert max(ran.values()) == 1 or durable_engine.store != "rocksdb"
     assert set(worker.ran().values()) == {1}
-    assert len(worker.ran()) == 1 + TASKS + CHORDS * PARTS
+    assert len(worker.ran()) == 1 + TASKS + len(KILLED_AT) * DURING + CHORDS * PARTS
     assert worker.alive
     assert worker.children == processes
 
 
-def test_waiting_client_survives_a_restart(durable_engine: RunningEngine, start_worker: Any) -> None:
+def test_waiting_client_survives_a_restart(
+    durable_engine: RunningEngine, start_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Somebody waits in get() while the database is killed and restarted: the result arrives there all the same."""
-    worker = start_worker(durable_engine.database())
+    # After a minute in vain get() raises. An engine may take longer to start here.
+    monkeypatch.setattr(consumer, "OUTAGE", 3600.0)
+    worker = start_worker(durable_engine.database(), PATIENT)
     wait = worker.app.tasks["faults.wait"]
     gate = f"{worker.queue}.gate"
     result = group(wait.s(gate) for _ in range(2)).apply_async()
-    until(lambda: worker.waiting == 2, "both tasks run")
+    until(lambda: worker.waiting == 2, "both tasks run", ARRIVE)
     got: list[Any] = []
     thread = threading.Thread(target=lambda: got.append(result.get(timeout=ARRIVE)))
     thread.start()
@@ -123,3 +135,17 @@ def test_retrying_can_be_switched_off(own_engine: RunningEngine, start_worker: A
     assert ", retry 1 of" not in worker.log
     own_engine.restart()
     assert echo.delay("after").get(timeout=ARRIVE) == "after"
+
+
+def test_a_get_without_timeout_ends_when_the_database_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is there for as long as a worker would try: get() raises one clear error instead of hanging."""
+    monkeypatch.setattr(consumer, "OUTAGE", 0.2)
+    app = Celery("away", backend="surrealdb", broker="memory://", set_as_current=False)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen: connections are refused
+        app.conf.surrealdb_url = f"ws://127.0.0.1:{nobody.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(errors.ResultsUnavailable, match="waiting for results was given up"):
+            app.AsyncResult("never").get()
+        assert time.monotonic() - began >= 0.2
+        app.backend.close()

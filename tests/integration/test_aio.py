@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from celery import Celery, states
 from celery.exceptions import TimeoutError as ResultTimeout
-from celery.result import GroupResult
+from celery.result import EagerResult, GroupResult
 from kombu.utils.uuid import uuid
 
 from surrealdb_celery_backend import aio
+from surrealdb_celery_backend.waiting import waiting_on
 
 pytestmark = pytest.mark.integration
 
@@ -23,8 +25,25 @@ def app(fresh_database: Any) -> Iterator[Celery]:
     """An app whose results go to each engine in turn."""
     app = Celery("aio", backend="surrealdb_celery_backend:SurrealDBBackend", broker="memory://", set_as_current=False)
     app.conf.update(fresh_database.settings)
+    others = set(threading.enumerate())
     yield app
+    # What no coroutine waits for any more, the thread lets go of a moment later.
+    for thread in waiters(others):
+        thread.join(60)
     app.backend.close()
+
+
+def waiters(others: set[threading.Thread]) -> list[threading.Thread]:
+    """The threads that wait for coroutines, but for those that were there before."""
+    return [thread for thread in threading.enumerate() if thread.name == "surrealdb-await" and thread not in others]
+
+
+async def come_true(condition: Callable[[], Any], what: str) -> None:
+    """Wait for a state while the loop goes on."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, what
+        await asyncio.sleep(0.01)
 
 
 async def store(app: Celery, task_id: str, value: Any, state: str = states.SUCCESS) -> None:
@@ -37,7 +56,7 @@ def test_get_returns_what_the_task_returned(app: Celery) -> None:
 
     async def main() -> None:
         result = app.AsyncResult(uuid())
-        waiting = asyncio.create_task(aio.get(result, timeout=20))
+        waiting = asyncio.create_task(aio.get(result, timeout=60))
         await store(app, result.id, {"a": 1})
         assert await waiting == {"a": 1}
         assert await aio.state(result) == states.SUCCESS
@@ -54,36 +73,36 @@ def test_get_raises_what_the_task_raised(app: Celery) -> None:
         result = app.AsyncResult(uuid())
         await store(app, result.id, ValueError("no"), states.FAILURE)
         with pytest.raises(ValueError, match="no"):
-            await aio.get(result, timeout=20)
-        assert isinstance(await aio.get(app.AsyncResult(result.id), timeout=20, propagate=False), ValueError)
+            await aio.get(result, timeout=60)
+        assert isinstance(await aio.get(app.AsyncResult(result.id), timeout=60, propagate=False), ValueError)
 
     asyncio.run(main())
 
 
 def test_get_times_out(app: Celery) -> None:
     """A result that does not come is Celery's TimeoutError, and nobody goes on waiting for it."""
+    others = set(threading.enumerate())
 
     async def main() -> None:
         with pytest.raises(ResultTimeout):
             await aio.get(app.AsyncResult(uuid()), timeout=0.05)
 
     asyncio.run(main())
-    for thread in threading.enumerate():
-        if thread.name == "surrealdb-await":
-            thread.join(10)
+    for thread in waiters(others):
+        thread.join(60)
     assert not app.backend.result_consumer._waited_for
     assert not any(app.backend._pending_results)
 
 
 def test_a_thousand_coroutines_wait_in_one_thread(app: Celery) -> None:
     """1,000 awaited results use one thread more, and all arrive."""
+    others = set(threading.enumerate())
 
     async def main() -> None:
         results = [app.AsyncResult(uuid()) for _ in range(1000)]
-        waiting = [asyncio.create_task(aio.get(result, timeout=60)) for result in results]
+        waiting = [asyncio.create_task(aio.get(result, timeout=100)) for result in results]
         await asyncio.sleep(0)
-        threads = [thread for thread in threading.enumerate() if thread.name == "surrealdb-await"]
-        assert len(threads) == 1
+        assert len(waiters(others)) == 1
 
         def work() -> None:
             for number, result in enumerate(results):
@@ -105,7 +124,7 @@ def test_join_keeps_order_and_nesting(app: Celery) -> None:
         await store(app, inner.results[1].id, "b2")
         await store(app, inner.results[0].id, "b1")
         await store(app, outer.results[0].id, "a")
-        assert await aio.join(outer, timeout=20) == ["a", ["b1", "b2"], "c"]
+        assert await aio.join(outer, timeout=60) == ["a", ["b1", "b2"], "c"]
 
     asyncio.run(main())
 
@@ -117,12 +136,98 @@ def test_as_completed_gives_results_as_they_come(app: Celery) -> None:
         results = [app.AsyncResult(uuid()) for _ in range(3)]
         seen = []
         await store(app, results[2].id, 2)
-        async for result in aio.as_completed(results, timeout=20):
+        async for result in aio.as_completed(results, timeout=60):
             seen.append(result.result)
             if len(seen) == 1:
                 await store(app, results[0].id, 0)
             elif len(seen) == 2:
                 await store(app, results[1].id, 1)
         assert seen == [2, 0, 1]
+
+    asyncio.run(main())
+
+
+def test_who_gives_up_takes_nobody_along(app: Celery) -> None:
+    """One coroutine and one thread go on waiting for a result object that another coroutine has given up."""
+    pending = app.backend._pending_results
+
+    async def main() -> None:
+        result = app.AsyncResult(uuid())
+        patient = asyncio.create_task(aio.get(result, timeout=60))
+        blocking = asyncio.create_task(asyncio.to_thread(result.get, timeout=60))
+        await come_true(lambda: len(waiting_on(pending, result.id)) == 2, "both wait")
+        with pytest.raises(ResultTimeout):
+            await aio.get(result, timeout=0.05)
+        # The thread that waits for coroutines has let go of the one that gave up.
+        await come_true(lambda: len(waiting_on(pending, result.id)) == 2, "the third does not wait any more")
+        await store(app, result.id, 1)
+        assert await patient == 1
+        assert await blocking == 1
+
+    asyncio.run(main())
+
+
+def test_one_result_is_waited_for_alone_and_with_others(app: Celery) -> None:
+    """A result that two coroutines wait for is told to each once, so that neither returns too early or never."""
+    pending = app.backend._pending_results
+
+    async def main() -> None:
+        first, second = app.AsyncResult(uuid()), app.AsyncResult(uuid())
+        both = asyncio.create_task(aio.join([first, second], timeout=60))
+        single = asyncio.create_task(aio.get(first, timeout=60))
+        await come_true(lambda: len(waiting_on(pending, first.id)) == 2, "both wait")
+        await store(app, first.id, 1)
+        assert await single == 1
+        assert not both.done()
+        await store(app, second.id, 2)
+        assert await both == [1, 2]
+
+    asyncio.run(main())
+
+
+def test_timeout_zero_looks_once(app: Celery) -> None:
+    """With timeout=0 a result that is there is returned, and one that is not is Celery's TimeoutError."""
+
+    async def main() -> None:
+        result = app.AsyncResult(uuid())
+        with pytest.raises(ResultTimeout):
+            await aio.get(result, timeout=0)
+        await store(app, result.id, 1)
+        assert await aio.get(result, timeout=0) == 1
+
+    asyncio.run(main())
+
+
+def test_what_get_gives_at_once(app: Celery) -> None:
+    """A group is joined, a task whose results are ignored gives None, and an eager one what it returned."""
+
+    async def main() -> None:
+        group = GroupResult(uuid(), [app.AsyncResult(uuid()) for _ in range(2)], app=app)
+        for number, result in enumerate(group.results):
+            await store(app, result.id, number)
+        assert await aio.get(group, timeout=60) == [0, 1]
+        ignored = app.AsyncResult(uuid())
+        ignored.ignored = True
+        assert await aio.get(ignored) is None
+        assert await aio.join([ignored, group]) == [None, [0, 1]]
+        assert await aio.get(EagerResult(uuid(), "at once", states.SUCCESS)) == "at once"
+
+    asyncio.run(main())
+
+
+def test_a_task_before_it_failed(app: Celery) -> None:
+    """What follows a failed task in a chain is never sent: its error is raised, as result.get() does."""
+
+    async def main() -> None:
+        before = app.AsyncResult(uuid())
+        result = app.AsyncResult(uuid(), parent=before)
+        group = GroupResult(uuid(), [app.AsyncResult(uuid())], parent=before, app=app)
+        waiting = [asyncio.create_task(aio.get(one)) for one in (result, group)]
+        await store(app, before.id, KeyError("gone"), states.FAILURE)
+        for one in waiting:
+            with pytest.raises(KeyError, match="gone"):
+                await one
+        with pytest.raises(ResultTimeout):
+            await aio.get(result, timeout=0.05, propagate=False)
 
     asyncio.run(main())
