@@ -35,6 +35,8 @@ OLDEST = (3, 10)
 #: 3.13 is what most tests ran on.
 NAMES = ("python3.13", "python3.12", "python3.11", "python3.10", "python3.14", "python3", "python")
 SDKS = ("2", "3")
+#: How often a download is tried, and how long it is waited before it is tried again, in seconds.
+TRIES, TRY_AGAIN_AFTER = 4, 10
 #: What `--sdk` takes: a line of the SDK, or the oldest packages that are supported.
 ENVIRONMENTS = {"2": "sdk2", "3": "sdk3", "oldest": "oldest"}
 
@@ -70,7 +72,7 @@ def look_at(python: str) -> Optional[Tuple[Tuple[int, ...], bool]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             check=True,
-            timeout=30,
+            timeout=120,
         ).stdout.decode()
         version, ensurepip = answer.split()
     except (OSError, ValueError, subprocess.SubprocessError):
@@ -169,7 +171,9 @@ class Environment:
                 shutil.rmtree(str(self.folder))
             self.step([python, "-m", "venv", str(self.folder)])
             pip = [self.python, "-m", "pip", "install", "--quiet", "--no-input", "--no-deps"]
-            self.step(pip + ["--require-hashes", "-r", str(self.requirements)])
+            patient = ["--retries", "6", "--timeout", "60"]
+            # What came before a registry failed is in pip's cache: trying again goes on from there.
+            self.step(pip + patient + ["--require-hashes", "-r", str(self.requirements)], tries=TRIES)
             if self.wheel:
                 self.step(pip + [str(self.wheel)])
             else:
@@ -178,24 +182,29 @@ class Environment:
             say("Made in {0:.0f} s".format(time.monotonic() - started))
         return self
 
-    def step(self, command: Sequence[str]) -> None:
+    def step(self, command: Sequence[str], tries: int = 1) -> None:
         """Run one step of the making; what it printed is shown only if it failed."""
-        done = subprocess.run(
-            command,
-            cwd=str(ROOT),
-            env=self.variables(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        if done.returncode:
-            sys.stderr.write(done.stdout.decode(errors="replace"))
-            fail(
-                "`{0}` failed, for the reason above; nothing outside {1} was changed.".format(
-                    " ".join(command), shown(self.folder)
-                )
+        for left in reversed(range(tries)):
+            done = subprocess.run(
+                command,
+                cwd=str(ROOT),
+                env=self.variables(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
             )
+            if done.returncode == 0:
+                return
+            sys.stderr.write(done.stdout.decode(errors="replace"))
+            if left:
+                say("That failed; once more in {0} s".format(TRY_AGAIN_AFTER))
+                time.sleep(TRY_AGAIN_AFTER)
+        fail(
+            "`{0}` failed, for the reason above; nothing outside {1} was changed.".format(
+                " ".join(command), shown(self.folder)
+            )
+        )
 
     def run(self, *arguments: str, cwd: Optional[Path] = None, variables: Optional[Dict[str, str]] = None) -> int:
         """Run this environment's Python; its exit code."""
@@ -258,10 +267,14 @@ def test(options: argparse.Namespace, rest: List[str]) -> int:
     """Run the tests in each line of the SDK; non-zero if any failed or none ran."""
     lines = SDKS if options.sdk == "both" else (options.sdk,)
     results = []  # type: List[Tuple[str, int, Dict[str, int]]]
-    with tempfile.TemporaryDirectory(prefix="surrealdb-celery-tests-") as scratch:
-        results.extend(test_one(line, options, rest, Path(scratch)) for line in lines)
+    scratch = Path(tempfile.mkdtemp(prefix="surrealdb-celery-tests-"))
+    try:
+        results.extend(test_one(line, options, rest, scratch) for line in lines)
         if options.coverage:
-            show_coverage(lines[0], Path(scratch))
+            show_coverage(lines[0], scratch)
+    finally:
+        # A process that a test left behind may still write what it measured: that is no reason to fail.
+        shutil.rmtree(str(scratch), ignore_errors=True)
     print()
     for line, code, total in results:
         print("   SDK {0}: {1}{2}".format(line, spelled(total), " (exit %d)" % code if code else ""))

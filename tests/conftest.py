@@ -171,7 +171,7 @@ def _service(variable: str, default: str, port: int) -> str:
     url = os.environ.get(variable, default)
     parts = urlsplit(url)
     try:
-        socket.create_connection((parts.hostname or "127.0.0.1", parts.port or port), timeout=5).close()
+        socket.create_connection((parts.hostname or "127.0.0.1", parts.port or port), timeout=60).close()
     except OSError as error:
         reason = f"no {parts.scheme} server at {parts.hostname}:{parts.port or port} ({error}): set {variable}"
         if matrix.in_ci():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import traceback
 from collections.abc import Callable
 
@@ -11,6 +12,9 @@ def in_fork(work: Callable[[], object]) -> None:
     """Run something in a forked child and fail if it failed there."""
     pid = os.fork()
     if pid == 0:
+        # A child that hangs ends, and its exit code says so: nobody else would end it.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(100)
         try:
             work()
         except BaseException:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import queue
 import signal
 import sys
-import threading
 
 from . import installed, matrix
 
@@ -36,13 +36,14 @@ def serve(engine: str, store: str | None, port: int) -> int:
     except matrix.Unavailable as error:
         print(f"engine {engine} cannot run: {error}", file=sys.stderr)
         return 1
-    ended = threading.Event()
+    # Not an Event: its `set` would wait for ever for a lock that the interrupted `wait` has at that moment.
+    ended: queue.SimpleQueue[int] = queue.SimpleQueue()
     for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: ended.set())
+        signal.signal(name, lambda number, _: ended.put(number))
     with provider.start(port) as running:
         print(f"SurrealDB {running.version} ({running.store}), {running.source}, root/root")
         print(f"ready: {running.url}", flush=True)
-        ended.wait()
+        ended.get()
     return 0
 
 

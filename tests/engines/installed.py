@@ -6,6 +6,7 @@ the tests. The other lies in a directory of its own, together with what its SDK 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -53,6 +56,19 @@ _SDK_PACKAGES = frozenset(
 )
 
 _MARKER = "installed-from"
+
+#: How often a download is tried, and how long it is waited before it is tried again, in seconds.
+_TRIES, _TRY_AGAIN_AFTER = 4, 10
+
+#: Patience of the tools themselves with a registry that is slow or out of order.
+_PATIENT = {
+    "PIP_RETRIES": "6",
+    "PIP_DEFAULT_TIMEOUT": "60",
+    "UV_HTTP_RETRIES": "6",
+    "UV_HTTP_TIMEOUT": "60",
+    "npm_config_fetch_retries": "5",
+    "npm_config_fetch_timeout": "120000",
+}
 
 
 class NotInstalled(Exception):
@@ -130,18 +146,30 @@ def install() -> list[str]:
     """Install what is missing, and return what could not be installed, a sentence each."""
     root().mkdir(parents=True, exist_ok=True)
     problems = []
-    for sdk in ("sdk2", "sdk3"):
-        if sdk_of_this_environment() == sdk:
-            continue
+    with _one_at_a_time():
+        for sdk in ("sdk2", "sdk3"):
+            if sdk_of_this_environment() == sdk:
+                continue
+            try:
+                _install_sdk(sdk)
+            except (NotInstalled, subprocess.CalledProcessError) as error:
+                problems.append(f"{sdk}: {_reason(error)}")
         try:
-            _install_sdk(sdk)
+            _install_node()
         except (NotInstalled, subprocess.CalledProcessError) as error:
-            problems.append(f"{sdk}: {_reason(error)}")
-    try:
-        _install_node()
-    except (NotInstalled, subprocess.CalledProcessError) as error:
-        problems.append(f"node: {_reason(error)}")
+            problems.append(f"node: {_reason(error)}")
     return problems
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Let one run install; others wait, and then find that all is there."""
+    with (root() / "lock").open("w") as lock:
+        if os.name != "nt":
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _install_sdk(sdk: str) -> None:
@@ -198,10 +226,7 @@ def _installed_from(directory: Path) -> str | None:
 
 
 class _NewDirectory:
-    """A directory beside *final* that takes its place, whole, when the block ends well.
-
-    Two runs may install at once; both end with a whole directory, and the later one's stays.
-    """
+    """A directory beside *final* that takes its place, whole, when the block ends well."""
 
     def __init__(self, final: Path, source: str) -> None:
         self._final = final
@@ -225,7 +250,26 @@ class _NewDirectory:
 
 
 def _run(command: list[str], cwd: str | None = None) -> None:
-    subprocess.run(command, cwd=cwd, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    """Run what downloads. A registry may be out of order for a moment, so it is asked more than once."""
+    environment = {**_PATIENT, **os.environ}
+    for left in reversed(range(_TRIES)):
+        try:
+            subprocess.run(
+                command,
+                cwd=cwd,
+                env=environment,
+                check=True,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        except subprocess.CalledProcessError as error:
+            if left == 0:
+                raise
+            print(f"{_reason(error)}; once more in {_TRY_AGAIN_AFTER} s", file=sys.stderr, flush=True)
+            time.sleep(_TRY_AGAIN_AFTER)
+        else:
+            return
 
 
 def _reason(error: Exception) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 START_TIMEOUT = 60.0
 
 #: How long an engine may take to end after it was asked to, in seconds.
-STOP_TIMEOUT = 20.0
+STOP_TIMEOUT = 60.0
+
+#: How many ports are tried, if others take them between being found free and being listened on.
+PORTS_TRIED = 5
 
 # How often a server that cannot say that it is ready is asked, in seconds.
 _ASK_AGAIN = 0.05
@@ -273,7 +277,7 @@ class ProcessEngine(RunningEngine):
         self._port = port
         self._process: _Process | None = None
         try:
-            self._start()
+            self._start_first()
         except BaseException:
             shutil.rmtree(self._home, ignore_errors=True)
             raise
@@ -330,9 +334,23 @@ class ProcessEngine(RunningEngine):
             raise EngineFailed(f"{self.spec} does not run: call restart() first")
         return self._process
 
-    def _start(self) -> None:
-        if self._port == 0 and not self._announces:
+    def _start_first(self) -> None:
+        """Start on the port that was asked for, or on a free one, which is kept from now on."""
+        if self._port != 0:
+            self._start()
+            return
+        for left in reversed(range(PORTS_TRIED)):
             self._port = _free_port()
+            try:
+                self._start()
+            except EngineFailed as error:
+                # Somebody else was found the same port and took it first.
+                if left == 0 or "in use" not in str(error):
+                    raise
+            else:
+                return
+
+    def _start(self) -> None:
         data = None if self.store == "mem" else self._home / "data"
         popen = subprocess.Popen(
             self._command(data, self._port),
@@ -385,9 +403,34 @@ class ProcessEngine(RunningEngine):
 
 
 def _free_port() -> int:
+    """A free port, where there is one outside of those that the system itself gives to connections and servers.
+
+    Nobody is given such a port by chance while the engine that had it is down, so it can come back on it.
+    """
+    for port in random.SystemRandom().sample(_given_to_nobody(), 50):
+        if _is_free(port):
+            return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _given_to_nobody() -> range:
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        first = 32768
+    # Below are the ports that servers have by custom: Redis, PostgreSQL, ….
+    return range(20_000, first) if first > 21_000 else range(20_000, 32_768)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _answers(port: int, popen: subprocess.Popen[str] | None) -> bool:

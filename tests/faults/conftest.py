@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +13,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from surrealdb_celery_backend import connection as connection_module
+from surrealdb_celery_backend import wire
 from surrealdb_celery_backend.connection import Connection
 from surrealdb_celery_backend.settings import Settings
 from tests.engines import Database, RunningEngine, matrix
 
-from .proxy import Proxy, until
+from .proxy import PATIENCE, Proxy, until
 from .worker import Worker, worker
 
 
@@ -27,13 +31,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def settings_for(database: Database, **changes: Any) -> Settings:
-    """The settings that lead to a database."""
+    """The settings that lead to a database. Whoever does not test a time limit has time, however slow the machine."""
     settings = Settings(
         endpoint=database.engine.url,
         namespace=database.namespace,
         database=database.database,
         username=database.engine.username,
         password=database.engine.password,
+        timeout=2 * PATIENCE,
     )
     return replace(settings, **changes)
 
@@ -55,6 +60,49 @@ def connect(closing: contextlib.ExitStack) -> Callable[..., Connection]:
         return connection
 
     return make
+
+
+class Clock:
+    """The clock of connections, which moves when the test says so: no call runs out of time before that.
+
+    Their waits for a reply take real time, `surrealdb_timeout` at most, and then look at this clock again.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._now = time.monotonic()
+        self.sleep = time.sleep
+
+    def monotonic(self) -> float:
+        """The time, a little later at each look, so that what is later is greater."""
+        with self._lock:
+            self._now += 1e-6
+            return self._now
+
+    def forward(self, seconds: float) -> None:
+        """So much time passes."""
+        with self._lock:
+            self._now += seconds
+
+    @contextlib.contextmanager
+    def limit(self, connection: Connection, seconds: float) -> Iterator[None]:
+        """Calls that begin here have so much time. If the test fails, it is over: nobody waits for them."""
+        patient = connection.settings
+        connection.settings = replace(patient, timeout=seconds)
+        try:
+            yield
+        finally:
+            self.forward(seconds)
+            connection.settings = patient
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """See :class:`Clock`."""
+    made = Clock()
+    for module in (connection_module, wire):
+        monkeypatch.setattr(module, "time", made)
+    return made
 
 
 @pytest.fixture

@@ -55,8 +55,9 @@ class FakeServer:
         with contextlib.suppress(ConnectionClosed):
             for data in connection:
                 request = decode(data)
-                self.asked.append((request["method"], request.get("params") or []))
-                connection.send(encode({"id": request["id"], **self._answer(*self.asked[-1])}))
+                asked = request["method"], request.get("params") or []
+                self.asked.append(asked)
+                connection.send(encode({"id": request["id"], **self._answer(*asked)}))
 
     def __enter__(self) -> Self:
         return self

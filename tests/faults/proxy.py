@@ -103,6 +103,9 @@ class Proxy:
         self._cut_request_after: int | None = None
         #: What is sent in the place of the next reply.
         self._instead: bytes | None = None
+        #: Called with each request before it is passed on, by the thread of its connection: a fault set here
+        #: is there before the engine can answer.
+        self.on_request: Callable[[Request], Any] | None = None
         self._threads = [threading.Thread(target=self._accept, name="proxy", daemon=True)]
         self._threads[0].start()
 
@@ -208,6 +211,9 @@ class Proxy:
     def _saw(self, requests: list[Request]) -> None:
         with self._lock:
             self._requests.extend(requests)
+        for request in requests:
+            if self.on_request is not None:
+                self.on_request(request)
 
     def _gone(self, link: _Link) -> None:
         with self._lock:

@@ -17,7 +17,7 @@ from surrealdb_celery_backend.settings import Settings
 from tests.engines import Database, RunningEngine, Unavailable, matrix
 
 from .fake import FakeServer, err, ok, server
-from .proxy import Proxy
+from .proxy import PATIENCE, Proxy
 
 #: A tmpfs of this size is full after some large results.
 DISK = "40m"
@@ -35,7 +35,7 @@ def test_large_results(engine: RunningEngine, fresh_database: Database, connect:
 def test_result_larger_than_the_server_takes() -> None:
     """A server with a limit closes the line with code 1009: one clear error, and the next result is stored."""
     with FakeServer(lambda method, _: ok(1) if method == "query" else {"result": None}, limit=100_000) as fake:
-        connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=5.0))
+        connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=PATIENCE))
         assert connection.run("RETURN 1") == 1
         with pytest.raises(errors.UnstorableValue, match="are larger than the server takes"):
             connection.run("RETURN $value", value="x" * 200_000)

@@ -18,6 +18,8 @@ from .worker import CHECKOUT
 
 # A pool does not depend on the engine: the one that notifies is enough.
 pytestmark = [
+    # Workers that start and end slowly on a slow machine; only a hang takes so long.
+    pytest.mark.timeout(400),
     pytest.mark.worker,
     pytest.mark.redis,
     pytest.mark.slow,
@@ -28,7 +30,7 @@ POOLS = {"prefork": 2, "threads": 8, "solo": 1, "gevent": 20, "eventlet": 20}
 TASKS = 160
 PARTS = 20
 #: How long everything may take to arrive, in seconds.
-ARRIVE = 90
+ARRIVE = 120
 
 
 def needs(pool: str) -> None:
@@ -131,7 +133,7 @@ from celery import Celery
 app = Celery("waits", backend="surrealdb", broker="memory://")
 app.conf.update(json.loads('''{settings}'''))
 ids = ["task-%d" % number for number in range(20)]
-waiting = [spawn(app.AsyncResult(one).get, timeout=30) for one in ids]
+waiting = [spawn(app.AsyncResult(one).get, timeout=100) for one in ids]
 other = Celery("works", backend="surrealdb", broker="memory://", set_as_current=False)
 other.conf.update(json.loads('''{settings}'''))
 def work():

@@ -20,6 +20,8 @@ from tests.forking import in_fork
 from .proxy import Proxy, message, until
 
 THREADS = 8
+#: `surrealdb_timeout` of calls that are to run out of it, in seconds.
+TIMEOUT = 1.0
 
 
 def answers(connection: Connection, value: Any) -> None:
@@ -157,16 +159,20 @@ def test_replies_reach_those_who_asked(proxy: Proxy, fresh_database: Database, c
     assert proxy.accepted == 1
 
 
-def test_late_reply_answers_nobody(proxy: Proxy, fresh_database: Database, connect: Any) -> None:
+def test_late_reply_answers_nobody(proxy: Proxy, fresh_database: Database, connect: Any, clock: Any) -> None:
     """The reply of a request that was given up arrives later: it must not answer the next request."""
-    connection = connect(fresh_database, endpoint=proxy.url, timeout=1.0)
+    connection = connect(fresh_database, endpoint=proxy.url)
     answers(connection, "opened")
+    line = connection.line
     proxy.holding_replies = True
-    with ThreadPoolExecutor(2) as pool:
-        # Somebody else's reply keeps the line alive, so that it is the same line that the late reply comes on.
+    with ThreadPoolExecutor(1) as pool, clock.limit(connection, TIMEOUT):
         given_up = pool.submit(connection.run, "RETURN 'late'")
         until(lambda: proxy.requests(text="late"), "the request is under way")
+        # Somebody else's reply keeps the line alive, so that it is the same line that the late reply comes on.
+        silent_since = line._heard
         proxy.say(message({"id": "nobody", "result": [{"status": "OK", "result": "noise"}]}))
+        until(lambda: line._heard > silent_since, "the noise was heard")
+        clock.forward(TIMEOUT)
         with pytest.raises(errors.RequestTimedOut, match="surrealdb_timeout=1 s"):
             given_up.result()
     assert connection.state is State.OPEN, "a slow answer is no reason to give up the line"
@@ -176,13 +182,19 @@ def test_late_reply_answers_nobody(proxy: Proxy, fresh_database: Database, conne
     assert proxy.accepted == 1
 
 
-def test_reply_of_a_broken_line_answers_nobody(proxy: Proxy, fresh_database: Database, connect: Any) -> None:
+def test_reply_of_a_broken_line_answers_nobody(
+    proxy: Proxy, fresh_database: Database, connect: Any, clock: Any
+) -> None:
     """A silent line is left behind for a new one, whose request ids are the same: nothing gets mixed up."""
-    connection = connect(fresh_database, endpoint=proxy.url, timeout=1.0)
+    connection = connect(fresh_database, endpoint=proxy.url)
     answers(connection, "opened")
     proxy.holding_replies = True
-    with pytest.raises(errors.RequestTimedOut):
-        connection.run("RETURN 'late'")
+    with ThreadPoolExecutor(1) as pool, clock.limit(connection, TIMEOUT):
+        given_up = pool.submit(connection.run, "RETURN 'late'")
+        until(lambda: proxy.requests(text="late"), "the request is under way")
+        clock.forward(TIMEOUT)
+        with pytest.raises(errors.RequestTimedOut):
+            given_up.result()
     assert connection.state is State.UNOPENED, "not a word was heard: the line is dead"
     proxy.holding_replies = False
     for number in range(20):

@@ -26,6 +26,9 @@ LEISURELY = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
+#: Hundreds of round trips each; only a hang takes so long.
+pytestmark = pytest.mark.timeout(400)
+
 ApplicationMaker = Callable[..., Celery]
 
 

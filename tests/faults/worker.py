@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from .proxy import PATIENCE, until
+from .proxy import until
 from .tasks import make_app
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Worker:
             **settings,
         }
         self.app: Celery = make_app({**configuration, **(client or {})})
-        self.redis = redis.Redis.from_url(redis_url)
+        self.redis = redis.Redis.from_url(redis_url, socket_timeout=None)
         self._log = log
         environment = {**os.environ, "FAULT_TESTS_APP": json.dumps(configuration), "PYTHONUNBUFFERED": "1"}
         if use_before_fork:
@@ -90,8 +90,9 @@ class Worker:
 
     @property
     def log(self) -> str:
-        """What it said so far."""
-        return self._log.read_text(errors="replace")
+        """The lines that it said so far; one that it is still writing is not among them."""
+        said = self._log.read_text(errors="replace")
+        return said[: said.rfind("\n") + 1]
 
     def ready(self) -> Worker:
         """Wait until it takes tasks."""
@@ -138,7 +139,7 @@ class Worker:
         if self.alive:
             self.process.terminate()
             try:
-                self.process.wait(PATIENCE)
+                self.process.wait(WORKER_PATIENCE)
             except subprocess.TimeoutExpired:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
@@ -161,4 +162,4 @@ def worker(log: Path, redis_url: str, settings: dict[str, Any], **options: Any) 
         yield running.ready()
     finally:
         running.close()
-        print(f"--- what the worker said\n{running.log[-20_000:]}")
+        print(f"--- what the worker said\n{log.read_text(errors='replace')[-20_000:]}")

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,12 @@ from tests.engines import Database
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
-pytestmark = [pytest.mark.integration, pytest.mark.worker]
+pytestmark = [pytest.mark.integration, pytest.mark.worker, pytest.mark.timeout(600)]
+
+#: How long a program may take to get somewhere, in seconds: a limit for a hang, not a wait.
+PATIENCE = 300
+#: A demo with a long task of so many parts of 0.3 s is still at work when the test gets to stopping it.
+LONG = ("--images", "40")
 
 
 def start_demo(*arguments: str) -> subprocess.Popen[str]:
@@ -34,7 +40,7 @@ def start_demo(*arguments: str) -> subprocess.Popen[str]:
 
 def demo_at_work() -> tuple[subprocess.Popen[str], str]:
     """A demo in the middle of its tasks, and what it printed so far."""
-    process = start_demo()
+    process = start_demo(*LONG)
     assert process.stdout
     printed = ""
     for line in process.stdout:
@@ -47,7 +53,7 @@ def demo_at_work() -> tuple[subprocess.Popen[str], str]:
 def demo(*arguments: str) -> tuple[int, str]:
     """Run the demo to its end; its exit code and all it printed."""
     process = start_demo(*arguments)
-    output, _ = process.communicate(timeout=100)
+    output, _ = process.communicate(timeout=PATIENCE)
     return process.returncode, output
 
 
@@ -56,6 +62,19 @@ def worker_pid(output: str) -> int:
     found = re.search(r"children, process (\d+)", output)
     assert found, output
     return int(found[1])
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started and has not seen the end of."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a state, which the test names in case it never comes."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"still not: {what}"
+        time.sleep(0.01)
 
 
 def is_running(pid: int) -> bool:
@@ -78,7 +97,7 @@ def assert_complete(output: str) -> None:
         r"chord: .* 385\n",
         r"\[#+ +\] \d of 8\n",
         r"tasks\.divide +FAILURE +0 +worker@demo",
-        r"succeeded +22\n",
+        r"succeeded +\d+\n",
         r"failed +1\n",
         r"All as it should be",
     ):
@@ -103,7 +122,11 @@ def test_demo_uses_the_readers_database(fresh_database: Database) -> None:
     assert "root:**@" in output
     assert "root:root" not in output
     (stored,) = fresh_database.query("SELECT VALUE status FROM demo_task")
-    assert len(stored) == 23
+    found = re.search(r"succeeded +(\d+)\n", output)
+    assert found
+    # 21, and the long task: once more where the demo was kept from seeing its progress.
+    assert 22 <= int(found[1]) <= 24
+    assert sorted(stored) == ["FAILURE"] + ["SUCCESS"] * int(found[1])
 
 
 @pytest.mark.redis
@@ -144,28 +167,28 @@ def test_demo_says_what_cannot_be_reached(option: str, url: str) -> None:
 def test_demo_stops_what_it_started_when_it_is_stopped(number: signal.Signals) -> None:
     """Ctrl+C and SIGTERM in the middle leave neither the worker nor the engine running."""
     process, printed = demo_at_work()
+    # By process: the engine's port may belong to another program by the time that somebody looks there.
+    started = children(process.pid)
+    assert len(started) == 2, "the engine and the worker"
+    assert worker_pid(printed) in started
     process.send_signal(number)
-    printed += process.communicate(timeout=60)[0]
+    printed += process.communicate(timeout=PATIENCE)[0]
     assert process.returncode in {130, 143}, printed
-    assert not is_running(worker_pid(printed))
-    engine = re.search(r"ws://127\.0\.0\.1:(\d+)/rpc", printed)
-    assert engine
-    code, output = demo("--url", engine[0])
-    assert code == 1, output
+    assert [pid for pid in started if is_running(pid)] == []
 
 
 def test_engine_ends_with_a_killed_demo() -> None:
     """The engine holds on to the demo's own input: it ends even when the demo had no time to end it."""
     process, printed = demo_at_work()
-    process.kill()
-    process.communicate(timeout=60)
-    # Nobody is left to stop the worker, which is what SIGKILL means.
-    os.kill(worker_pid(printed), signal.SIGTERM)
-    engine = re.search(r"ws://127\.0\.0\.1:(\d+)/rpc", printed)
-    assert engine
-    deadline = time.monotonic() + 30
-    while demo("--url", engine[0])[0] == 0:
-        assert time.monotonic() < deadline, "the engine still answers"
+    worker = worker_pid(printed)
+    (engine,) = set(children(process.pid)) - {worker}
+    try:
+        process.kill()
+        process.communicate(timeout=PATIENCE)
+        until(lambda: not is_running(engine), "the engine ended")
+    finally:
+        # Nobody is left to stop the worker, which is what SIGKILL means. Its processes are in a group of their own.
+        os.killpg(worker, signal.SIGKILL)
 
 
 def test_results_are_awaited(fresh_database: Database, tmp_path: Path) -> None:
@@ -175,26 +198,36 @@ def test_results_are_awaited(fresh_database: Database, tmp_path: Path) -> None:
         "CELERY_RESULT_BACKEND": fresh_database.backend_url,
         "EXAMPLES_BROKER_FOLDER": str(tmp_path),
     }
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "--concurrency", "2"],
-        cwd=EXAMPLES,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    log = tmp_path / "worker.log"
+    with log.open("wb") as output:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "--concurrency", "2", "-l", "INFO"],
+            cwd=EXAMPLES,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
     try:
+        # The example waits for 30 s, which are not for the worker to start.
+        until(lambda: b" ready." in log.read_bytes() or worker.poll() is not None, "the worker is ready")
+        assert worker.poll() is None, log.read_text(errors="replace")
         done = subprocess.run(
             [sys.executable, "await_results.py"],
             cwd=EXAMPLES,
             env=environment,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=PATIENCE,
             check=False,
         )
     finally:
         worker.terminate()
-        worker.wait(30)
+        try:
+            worker.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+            raise
     assert done.stdout.splitlines() == [
         "one: 5",
         "many, in order: [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]",
@@ -210,7 +243,7 @@ def test_own_tasks_are_tested_with_an_engine_in_memory() -> None:
         cwd=EXAMPLES,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -235,7 +268,7 @@ def test_folder_broker_loses_no_message(tmp_path: Path) -> None:
                 for index in range(int(sys.argv[3])):
                     queue.put({"index": index})
             else:
-                deadline = time.monotonic() + 60
+                deadline = time.monotonic() + 240
                 for index in range(int(sys.argv[3])):
                     message = None
                     while message is None:  # The broker waits for a moment only, as a worker wants it.
@@ -255,7 +288,7 @@ def test_folder_broker_loses_no_message(tmp_path: Path) -> None:
                 cwd=EXAMPLES,
                 capture_output=True,
                 text=True,
-                timeout=100,
+                timeout=PATIENCE,
                 check=False,
             )
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from celery import Celery, states
 
-from tests.engines import Database
+from tests.engines import Database, RunningEngine
 
 from . import contract_apps
 
@@ -78,7 +78,7 @@ def test_incr(app: Celery) -> None:
     assert backend.get("counter") == 3
 
 
-def test_incr_by_threads(app: Celery) -> None:
+def test_incr_by_threads(app: Celery, engine: RunningEngine) -> None:
     """Threads that count one key at once all succeed; none gets an error for a conflict."""
     failures: list[Exception] = []
 
@@ -95,8 +95,10 @@ def test_incr_by_threads(app: Celery) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
-    # Not every store detects every conflict (docs/architecture.md), which is why nothing of ours counts.
-    assert 30 <= app.backend.get("shared") <= 40
+    # Not every store detects every conflict (docs/architecture.md), which is why nothing of ours counts. How many
+    # it misses is chance; where it missed all of four that meet each time, a thread's own ten would be left.
+    least = 40 if engine.store == "rocksdb" else 10
+    assert least <= app.backend.get("shared") <= 40
 
 
 def test_expire(app: Celery) -> None:

@@ -56,6 +56,8 @@ def test_defining_registers_with_every_app() -> None:
 
 def test_a_base_class_of_the_project_is_not_registered() -> None:
     """A class that says abstract is no task; what derives from it is one, under the name of its module."""
+    # Tests that ran before in this process may have left tasks that every app is given.
+    others = set(app_of_test().tasks)
 
     class Base(SyncTask):
         abstract = True
@@ -64,9 +66,7 @@ def test_a_base_class_of_the_project_is_not_registered() -> None:
         def run(self) -> str:
             return "done"
 
-    app = app_of_test()
-    names = [name for name in app.tasks if not name.startswith("celery.")]
-    assert names == [Derived.name]
+    assert set(app_of_test().tasks) - others == {Derived.name}
     assert Derived.name.endswith("Derived")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER, Protocol
@@ -13,6 +13,9 @@ from websockets.protocol import SERVER, Protocol
 from surrealdb_celery_backend.frames import FrameSplitter, whole_message
 
 pytestmark = pytest.mark.unit
+
+#: How long an example takes is the machine's business.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 #: Around the sizes where the length takes more bytes.
 SIZES = some.sampled_from([0, 1, 2, 125, 126, 127, 300, 65_535, 65_536, 70_000])
@@ -33,6 +36,7 @@ def served(opcode: Opcode, size: int, *, fin: bool) -> bytes:
     return Frame(opcode, payload, fin).serialize(mask=False)
 
 
+@unhurried
 @given(size=SIZES)
 def test_websockets_understands_our_messages(size: int) -> None:
     """A server made of websockets takes what we send as one whole binary message."""
@@ -44,6 +48,7 @@ def test_websockets_understands_our_messages(size: int) -> None:
     assert (frame.opcode, frame.fin, bytes(frame.data)) == (Opcode.BINARY, True, data)
 
 
+@unhurried
 @given(frames=FRAMES, cuts=some.lists(some.integers(0, 200_000), max_size=8))
 def test_however_the_bytes_are_cut(frames: list[tuple[Opcode, bool, int]], cuts: list[int]) -> None:
     """Whole binary messages come out as such, all other frames as the bytes they were, in their order."""
@@ -62,6 +67,7 @@ def test_however_the_bytes_are_cut(frames: list[tuple[Opcode, bool, int]], cuts:
     assert rest == b"".join(frame for frame, is_whole in zip(sent, whole, strict=True) if not is_whole)
 
 
+@unhurried
 @given(first=some.integers(0, 255), second=some.integers(0, 255))
 def test_what_no_server_sends(first: int, second: int) -> None:
     """Bytes that begin no frame of a server go to websockets at once: it says what is wrong with them."""
