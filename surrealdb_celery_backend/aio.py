@@ -165,11 +165,12 @@ async def _wait(
         if id(parent.backend) in by_backend:
             by_backend[id(parent.backend)][1].append(parent)
     waits = []
-    for own, before in by_backend.values():
-        wait = _Wait(own, before, loop.call_soon_threadsafe, ready, done, looked)
-        waits.append(wait)
-        _waiter(own[0].backend).add(wait)
     try:
+        for own, before in by_backend.values():
+            waiter = _waiter(own[0].backend)
+            wait = _Wait(own, before, loop.call_soon_threadsafe, ready, done, looked)
+            waits.append(wait)
+            waiter.add(wait)
         if timeout is not None and timeout <= 0:
             await looked.wait()
         else:
@@ -233,8 +234,11 @@ class _Wait:
             if stand_in._cache is None:
                 missing.append((result, stand_in))
                 continue
-            if result._cache is None:
-                result._maybe_set_cache(stand_in._cache)
+            try:
+                if result._cache is None:
+                    result._maybe_set_cache(stand_in._cache)
+            except Exception as exc:  # of a callback that was added to the result
+                self.fail(exc)
             self._call(self._ready)
         self._results = missing
         self._call(self._looked.set)
@@ -305,12 +309,11 @@ class _Waiter:
                 else:
                     with contextlib.suppress(TimeoutError):
                         self._backend.result_consumer.drain_events(timeout=LOOK)
-                for wait in waits:
-                    wait.tell()
             except Exception as exc:  # whatever it is, the coroutines must hear of it
                 for wait in waits:
                     wait.fail(exc)
             for wait in waits:
+                wait.tell()
                 if wait.over:
                     self._end(wait)
             waits = [wait for wait in waits if not wait.over]

@@ -231,3 +231,30 @@ def test_a_task_before_it_failed(app: Celery) -> None:
             await aio.get(result, timeout=0.05, propagate=False)
 
     asyncio.run(main())
+
+
+def test_a_callback_that_raises_concerns_its_own_coroutine(app: Celery) -> None:
+    """What a callback of a result raises is raised where that result is awaited, and nowhere else."""
+
+    async def main() -> None:
+        first, second = app.AsyncResult(uuid()), app.AsyncResult(uuid())
+        first.on_ready.then(lambda _: 1 / 0)
+        waiting = [asyncio.create_task(aio.get(one, timeout=60)) for one in (first, second)]
+        await store(app, first.id, 1)
+        with pytest.raises(ZeroDivisionError):
+            await waiting[0]
+        await store(app, second.id, 2)
+        assert await waiting[1] == 2
+
+    asyncio.run(main())
+
+
+def test_results_of_another_backend(app: Celery) -> None:
+    """Results that are kept elsewhere cannot be awaited here: an error says so, and nobody goes on waiting."""
+    elsewhere = Celery("elsewhere", backend="cache+memory://", broker="memory://", set_as_current=False)
+
+    async def main() -> None:
+        with pytest.raises(TypeError, match="not a SurrealDB backend"):
+            await aio.join([app.AsyncResult(uuid()), elsewhere.AsyncResult(uuid())])
+
+    asyncio.run(main())
