@@ -174,6 +174,26 @@ def test_silence_at_each_step_of_opening(
     assert connection.run("RETURN 2") == 2
 
 
+@any_engine
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("lost", ["losing_replies", "losing_requests"])
+def test_how_late_a_call_ends(lost: str, transport: str, proxy: Proxy, fresh_database: Database, connect: Any) -> None:
+    """A call without an answer ends within a second after its limit. The machine may be busy for some, not for all."""
+    late = []
+    for _ in range(5):
+        connection = connect(fresh_database, endpoint=getattr(proxy, transport))
+        connection.run("RETURN 1")
+        setattr(proxy, lost, True)
+        started = time.monotonic()
+        with runs_out(connection):
+            connection.run("RETURN 'lost'")
+        late.append(time.monotonic() - started - TIMEOUT)
+        setattr(proxy, lost, False)
+        if late[-1] <= 1:
+            return
+    pytest.fail(f"late by {late} s")
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("lost", ["losing_replies", "losing_requests"])
 def test_half_open(lost: str, transport: str, proxy: Proxy, fresh_database: Database, connect: Any) -> None:
