@@ -240,20 +240,33 @@ class Connection:
             line = self._line
             if line is not None and line.usable:
                 return line
-            with self._lock:
-                self._check_usable()
-                line, opening = self._line, self._opening
-                if line is not None and line.usable:
-                    return line
+            mine = _Opening(deadline)
+            try:
+                with self._lock:
+                    self._check_usable()
+                    line, opening = self._line, self._opening
+                    if line is not None and line.usable:
+                        return line
+                    if opening is None:
+                        self._opening = mine
                 if opening is None:
-                    mine = self._opening = _Opening()
-                    break
+                    return self._open_for_all(mine, deadline)
+            finally:
+                # Wherever this thread is interrupted: else nobody could ever open again.
+                if self._opening is mine:
+                    self._opening = None
+                mine.done.set()
             # Another thread opens: its outcome is ours, or a dead server would cost each thread the
-            # timeouts of all before it.
+            # timeouts of all before it. But for one that had little time left, which says nothing.
             if not opening.done.wait(max(0.0, deadline - time.monotonic())):
                 raise self._error(Failure(Remedy.RECONNECT, errors.RequestTimedOut, "no connection yet"))
+            hasty = 2 * opening.time < deadline - time.monotonic()
+            if isinstance(opening.error, errors.RequestTimedOut) and hasty:
+                continue
             if isinstance(opening.error, errors.SurrealDBBackendError):
                 raise type(opening.error)(str(opening.error))
+
+    def _open_for_all(self, mine: _Opening, deadline: float) -> Line:
         line = None
         try:
             line = self._opened(deadline)
@@ -471,8 +484,8 @@ class Connection:
         line, self._line = self._line, None
         if line is not None:
             line.abandon()
-            if isinstance(line, EmbeddedLine):
-                self._embedded_in_parent = True
+            self._embedded_in_parent = isinstance(line, EmbeddedLine) or self._embedded_in_parent
+            if not isinstance(line, WebSocketLine):
                 _of_the_parent.append(line)
 
 
@@ -485,7 +498,9 @@ def _let_others_write(conflicts: int) -> None:
 class _Opening:
     """One attempt to open the line, whose outcome is that of all who wait for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: float) -> None:
+        #: How much time it has, in seconds.
+        self.time = deadline - time.monotonic()
         self.done = threading.Event()
         self.error: BaseException | None = None
 
@@ -538,8 +553,8 @@ def _engine_failure(settings: Settings, exc: Exception) -> Failure | None:
 
 _engines: dict[str, Engine] = {}
 #: In a forked child, what the parent opened. Kept, because dropping an engine waits for its threads, which
-#: are not there.
-_of_the_parent: list[Engine | EmbeddedLine] = []
+#: are not there, and dropping urllib3's connections for locks that such threads may hold.
+_of_the_parent: list[Engine | Line] = []
 _engines_lock = threading.Lock()
 
 

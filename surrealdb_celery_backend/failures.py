@@ -62,6 +62,14 @@ class ServerRule:
 
 
 SERVER_RULES: tuple[ServerRule, ...] = (
+    # Texts that quote a record's id or value, which is the user's. First: it may say anything that stands below.
+    ServerRule(Remedy.GIVE_UP, errors.RecordExists, kind="AlreadyExists", detail="Record"),
+    ServerRule(Remedy.GIVE_UP, errors.RecordExists, text=r"(?s)^database record .* already exists$"),
+    ServerRule(
+        Remedy.GIVE_UP,
+        errors.StatementFailed,
+        text=r"(?s)^(found .* for field|couldn't coerce value for field|database index .* already contains) ",
+    ),
     # Conflicts between writers (optimistic transactions): nothing was written.
     ServerRule(Remedy.RETRY_NOW, errors.WriteConflict, detail="TransactionConflict"),
     ServerRule(
@@ -101,9 +109,6 @@ SERVER_RULES: tuple[ServerRule, ...] = (
         errors.DatabaseMissing,
         text=r"the (namespace|database) '.*' does not exist|specify a (namespace|database)|no (namespace|database)",
     ),
-    # Records that exist already.
-    ServerRule(Remedy.GIVE_UP, errors.RecordExists, kind="AlreadyExists", detail="Record"),
-    ServerRule(Remedy.GIVE_UP, errors.RecordExists, text=r"database record .* already exists"),
     # LIVE is not to be had.
     ServerRule(Remedy.GIVE_UP, errors.LiveNotSupported, detail="LiveQueryNotSupported"),
     ServerRule(Remedy.GIVE_UP, errors.LiveNotSupported, detail="BadLiveQueryConfig"),
@@ -212,12 +217,26 @@ DRIVER_RULES: dict[str, tuple[Remedy, type[errors.SurrealDBBackendError]]] = {
 }
 
 
+def _wrapped(exc: BaseException) -> BaseException | None:
+    """The exception that one of requests or urllib3 was made of."""
+    for inner in (getattr(exc, "reason", None), *exc.args[:1]):
+        if isinstance(inner, BaseException):
+            return inner
+    return None
+
+
 def understand_exception(exc: BaseException) -> Failure | None:
     """What an exception of the driver or the socket means; None for one that is not theirs."""
     names = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(exc).__mro__]
     if _SDK + "ServerError" in names:
         fields = vars(exc)
         return understand({"message": str(exc), "kind": fields.get("kind"), "details": fields.get("details")})
+    if _REQUESTS + "SSLError" in names:
+        # Whatever happened to TLS is this one; what it wraps says what did.
+        inner = exc
+        while (wrapped := _wrapped(inner)) is not None:
+            inner = wrapped
+        names = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(inner).__mro__] + names
     for name in names:
         if name in DRIVER_RULES:
             remedy, error = DRIVER_RULES[name]

@@ -49,8 +49,8 @@ class FrameSplitter:
     def split(self, chunk: bytes) -> tuple[list[bytes], bytes]:
         """Take in the next bytes.
 
-        :return: the messages that came whole, and the bytes of all other frames, which are ``websockets``'
-            to read: complete, in their order, or not a server's frames at all.
+        :return: the messages that came whole, and the bytes of all frames from the first other one on, which are
+            ``websockets``' to read: complete, in their order, or not a server's frames at all.
         """
         buffer = self._buffer
         size = len(chunk)
@@ -86,7 +86,7 @@ class FrameSplitter:
             end = content + length
             if len(buffer) < end:
                 break
-            if first == _WHOLE_MESSAGE:
+            if first == _WHOLE_MESSAGE and not rest:
                 messages.append(bytes(buffer[content:end]))
             else:
                 rest += bytes(buffer[at:end])

@@ -17,8 +17,9 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from . import statements
+from . import errors, statements
 from .failures import SAFE_TO_RETRY
+from .values import MAKES_NO_SENSE
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -34,19 +35,38 @@ PATIENCE = 0.002
 MOST = 16
 #: From how many characters or bytes on a store goes by itself: its commit is not what it costs.
 LARGE = 16_384
+#: Failures that one store has not brought upon the others. A conflict is over one task's record.
+_OF_ALL = tuple(error for error in SAFE_TO_RETRY if error is not errors.WriteConflict)
 
 
 class _Store:
     """One thread's store, on its way."""
 
-    __slots__ = ("error", "queued", "ready", "record", "status", "stored", "task", "woken")
+    __slots__ = (
+        "batch",
+        "deadline",
+        "error",
+        "given_up",
+        "queued",
+        "ready",
+        "record",
+        "status",
+        "stored",
+        "task",
+        "woken",
+    )
 
-    def __init__(self, record: RecordID, task: dict[str, Any], *, ready: bool) -> None:
+    def __init__(self, record: RecordID, task: dict[str, Any], *, ready: bool, deadline: float) -> None:
         self.record = record
         self.task = task
         self.ready = ready
-        #: Nobody has taken it along yet.
-        self.queued = True
+        self.deadline = deadline
+        #: It is in the queue: nobody has taken it along yet.
+        self.queued = False
+        #: What its own thread sends, this store first.
+        self.batch: list[_Store] | None = None
+        #: Its thread does not wait for it any more.
+        self.given_up = False
         #: Set when it may be taken by its own thread, and when the one that took it is back. None where it
         #: never had to wait.
         self.woken: threading.Event | None = None
@@ -80,23 +100,28 @@ class GroupCommit:
         if self._under_way and _size(task) > LARGE:
             return self._alone(record, task, ready=ready)
         deadline = time.monotonic() + self._connection.settings.timeout
-        mine = _Store(record, task, ready=ready)
-        with self._lock:
-            if self._under_way >= LANES:
-                mine.woken = woken = threading.Event()
-            self._queue.append(mine)
-            batch = None if self._under_way >= LANES else self._take(mine)
+        mine = _Store(record, task, ready=ready, deadline=deadline)
         try:
-            if batch is None:
-                batch = self._turn(mine, woken, deadline)
-        except BaseException:
-            # Whoever ends this thread must not find the result stored later, over what is stored then.
             with self._lock:
-                if mine.queued:
-                    self._queue.remove(mine)
-            raise
-        if batch is not None:
-            self._send(batch)
+                if self._under_way < LANES:
+                    self._take(mine)
+                else:
+                    mine.woken = woken = threading.Event()
+                    self._queue.append(mine)
+                    mine.queued = True
+            if mine.batch is None:
+                self._turn(mine, woken)
+            if mine.batch is not None:
+                self._send(mine, mine.batch)
+        finally:
+            try:
+                mine.given_up = True
+                if mine.batch is not None or mine.queued:
+                    self._leave(mine)
+            except BaseException:
+                # Interrupted: others wait for what this thread took along.
+                self._leave(mine)
+                raise
         if mine.error is not None:
             raise type(mine.error)(str(mine.error))
         if mine.stored:
@@ -107,49 +132,60 @@ class GroupCommit:
         text = statements.STORE_READY_TASK if ready else statements.STORE_UNREADY_TASK
         return self._connection.run(text, deadline=deadline, record=record, task=task)
 
-    def _turn(self, mine: _Store, woken: threading.Event, deadline: float) -> list[_Store] | None:
-        """Wait until a store may be sent.
+    def _turn(self, mine: _Store, woken: threading.Event) -> None:
+        """Wait until a store may be sent: then it has a batch.
 
-        :return: what goes with it; None where another thread took it along and is back, or the time is over.
+        Without one another thread took it along and is back, or the time is over.
         """
         woken.wait(PATIENCE)
         with self._lock:
             if mine.queued:
-                return self._take(mine)
-        woken.wait(max(0.0, deadline - time.monotonic()))
-        return None
+                self._take(mine)
+                return
+        woken.wait(max(0.0, mine.deadline - time.monotonic()))
 
-    def _take(self, mine: _Store) -> list[_Store]:
-        """This store and those that wait, to be sent by this thread. Called with the lock held."""
-        self._under_way += 1
-        self._queue.remove(mine)
+    def _take(self, mine: _Store) -> None:
+        """This store and those that wait are to be sent by this thread. Called with the lock held."""
         batch = [mine]
+        mine.batch, self._under_way = batch, self._under_way + 1
+        if mine.queued:
+            mine.queued = False
+            self._queue.remove(mine)
         while self._queue and len(batch) < MOST:
-            batch.append(self._queue.popleft())
-        for one in batch:
+            one = self._queue[0]
             one.queued = False
+            batch.append(one)
+            self._queue.popleft()
+        for one in batch:
             if one.woken is not None:
                 one.woken.clear()
-        return batch
 
-    def _send(self, batch: list[_Store]) -> None:
-        """One request with all of them; what came of it is written into each."""
-        try:
-            if len(batch) == 1:
-                (mine,) = batch
-                mine.status = self._alone(mine.record, mine.task, ready=mine.ready)
-                mine.stored = True
-            else:
-                self._send_together(batch)
-        finally:
-            with self._lock:
-                self._under_way -= 1
-                wake = [*batch, self._queue[0]] if self._queue else batch
-            for one in wake:
+    def _leave(self, mine: _Store) -> None:
+        """This thread is back, or is interrupted: who waits for it goes on.
+
+        Its store must not be stored later, over what is stored then.
+        """
+        with self._lock:
+            if mine.queued:
+                mine.queued = False
+                self._queue.remove(mine)
+            if mine.batch is None:
+                return
+            for one in (*mine.batch, self._queue[0]) if self._queue else mine.batch:
                 if one.woken is not None:
                     one.woken.set()
+            mine.batch, self._under_way = None, self._under_way - 1
 
-    def _send_together(self, batch: list[_Store]) -> None:
+    def _send(self, mine: _Store, batch: list[_Store]) -> None:
+        """One request with all of them; what came of it is written into each."""
+        together = [one for one in batch if not one.given_up] if len(batch) > 1 else batch
+        if len(together) > 1:
+            self._send_together(together, mine.deadline)
+        else:
+            mine.status = self._alone(mine.record, mine.task, ready=mine.ready, deadline=mine.deadline)
+            mine.stored = True
+
+    def _send_together(self, batch: list[_Store], deadline: float) -> None:
         batch.sort(key=lambda one: not one.ready)
         variables: dict[str, Any] = {}
         for number, one in enumerate(batch):
@@ -157,13 +193,13 @@ class GroupCommit:
             variables[f"task{number}"] = one.task
         text = statements.store_tasks(sum(one.ready for one in batch), len(batch))
         try:
-            statuses = self._connection.run(text, **variables)
-        except SAFE_TO_RETRY as exc:
+            statuses = self._connection.run(text, deadline=deadline, **variables)
+        except _OF_ALL as exc:
             for one in batch:
                 one.error = exc
             return
-        except Exception:
-            # One of them was refused, and with it all. Each finds out by itself.
+        except (errors.SurrealDBBackendError, *MAKES_NO_SENSE):
+            # One of them was refused or could not be sent, and with it all. Each finds out by itself.
             return
         for one, status in zip(batch, statuses, strict=True):
             one.status, one.stored = status, True

@@ -26,6 +26,18 @@ _NONE, _RECORD_ID, _DATETIME = 6, 8, 12
 _ENCODED_NONE = b"\xc6\xf6"
 #: Where SurrealDB's datetimes count from.
 BEGINNING = datetime(1970, 1, 1, tzinfo=timezone.utc)
+#: What bytes that make no sense lead to. Whatever else is raised while they are decoded interrupts this thread.
+MAKES_NO_SENSE = (
+    ArithmeticError,
+    AttributeError,
+    BufferError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 #: What fits SurrealDB's integers: a larger one would be stored as another number.
 INTEGERS = range(-(2**63), 2**63)
 
@@ -142,4 +154,10 @@ def decode(data: bytes) -> Any:
     try:
         return cbor2.loads(data, semantic_decoders=_DECODERS, tag_hook=_decode_other)
     except cbor2.CBORDecodeError as exc:
+        # cbor2 wraps all that is raised in a decoder of ours, a KeyboardInterrupt or Celery's time limit too.
+        cause: BaseException = exc
+        while isinstance(cause, cbor2.CBORDecodeError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if not isinstance(cause, (cbor2.CBORDecodeError, *MAKES_NO_SENSE)):
+            raise cause from None
         raise ValueError(f"not SurrealDB's CBOR: {exc}") from exc

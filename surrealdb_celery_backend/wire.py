@@ -23,6 +23,7 @@ whole messages do not pass through it (:mod:`~surrealdb_celery_backend.frames`).
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import os
 import select
@@ -34,7 +35,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from websockets.client import ClientProtocol
@@ -45,7 +46,10 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from .frames import FrameSplitter, whole_message
-from .values import decode, encode
+from .values import MAKES_NO_SENSE, decode, encode
+
+if TYPE_CHECKING:
+    from requests.adapters import HTTPAdapter
 
 #: Held by whoever has the engine of a directory open, devserver.py too: SurrealDB 2.3 does not notice a
 #: second process on its directory, and both would then write over each other.
@@ -114,13 +118,15 @@ class MessageTooLarge(LineBroken):
 class _Waiting:
     """One request under way."""
 
-    __slots__ = ("error", "event", "reply", "size")
+    __slots__ = ("error", "event", "reads", "reply", "size")
 
     def __init__(self, size: int) -> None:
         #: Bytes of the request.
         self.size = size
         self.reply: Reply | None = None
         self.error: LineBroken | None = None
+        #: Its thread is the one that reads.
+        self.reads = False
         #: Set when there is something to see; made only by a thread that has to wait for another.
         self.event: threading.Event | None = None
 
@@ -156,8 +162,12 @@ class WebSocketLine:
         self._lock = threading.Lock()
         self._pending: dict[str, _Waiting] = {}
         self._reading = False
+        #: Bytes were asked of the socket, and what came has not been handed out yet.
+        self._in_hand = False
         #: How many wait in ``select`` for the socket, which therefore stays open.
         self._waiting_for_socket = 0
+        #: Held by the one of them that waits to send: eventlet takes no second one for a socket.
+        self._turn_to_send = threading.Lock()
         #: How many requests in a row were given up.
         self._unanswered = 0
         self._ids = itertools.count(1)
@@ -190,9 +200,8 @@ class WebSocketLine:
         parts = urlsplit(url)
         host = parts.hostname or "localhost"
         port = parts.port or (443 if parts.scheme == "wss" else 80)
-        sock = socket.create_connection((host, port), _remaining(deadline))
+        sock = _connected(host, port, deadline)
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if parts.scheme == "wss":
                 sock.settimeout(_remaining(deadline))
@@ -226,6 +235,7 @@ class WebSocketLine:
                 if frames:
                     with self._lock:
                         self._take_in(frames)
+        self._in_hand = False
         if protocol.handshake_exc is not None:
             raise LineBroken(f"no WebSocket there: {protocol.handshake_exc}", sent=False)
 
@@ -246,32 +256,38 @@ class WebSocketLine:
         request_id = str(next(self._ids))
         data = encode({"id": request_id, "method": method, "params": params})
         waiting = _Waiting(len(data))
-        with self._lock:
-            started = time.monotonic()
-            if started - self._heard > IDLE:
-                self._take_in_what_is_there()
-            if self._broken is not None:
-                raise LineBroken(str(self._broken), sent=False)
-            self._pending[request_id] = waiting
-            try:
-                self._outgoing.append(memoryview(whole_message(data)))
-                self._flush(deadline)
-            except OSError as exc:
-                self._pending.pop(request_id, None)
-                error = LineBroken(f"the connection broke while sending: {exc}")
-                self._break(error)
-                if isinstance(exc, TimeoutError):
-                    raise
-                raise error from exc
         try:
+            with self._lock:
+                started = time.monotonic()
+                if started - self._heard > IDLE:
+                    self._take_in_what_is_there()
+                if self._broken is not None:
+                    raise LineBroken(str(self._broken), sent=False)
+                self._pending[request_id] = waiting
+                try:
+                    self._outgoing.append(memoryview(whole_message(data)))
+                    self._flush(deadline)
+                except OSError as exc:
+                    self._pending.pop(request_id, None)
+                    error = LineBroken(f"the connection broke while sending: {exc}")
+                    self._break(error)
+                    if isinstance(exc, TimeoutError):
+                        raise
+                    raise error from exc
+                except BaseException:
+                    # This thread is interrupted, and nobody knows how much was sent.
+                    self._break(LineBroken("sending was interrupted"))
+                    raise
             while not self._wait_or_read(waiting, deadline):
                 if time.monotonic() >= deadline:
                     return self._give_up(waiting, started, timeout)
         finally:
-            # Also where this request was given up: it may have been woken to read for the others.
-            with self._lock:
-                self._pending.pop(request_id, None)
-                self._hand_over()
+            try:
+                self._end(request_id, waiting)
+            except BaseException:
+                # Interrupted: others wait to be woken.
+                self._end(request_id, waiting)
+                raise
         if waiting.error is not None:
             raise type(waiting.error)(str(waiting.error))
         assert waiting.reply is not None
@@ -297,25 +313,28 @@ class WebSocketLine:
             if self._broken is not None:
                 waiting.error = self._broken
                 return True
-            lead = not self._reading
-            if lead:
-                self._reading = True
-            else:
+            if not self._reading:
+                waiting.reads = self._reading = True
+            elif not waiting.reads:
                 if waiting.event is None:
                     waiting.event = threading.Event()
                 waiting.event.clear()
                 event = waiting.event
-        if not lead:
+        if not waiting.reads:
             event.wait(max(0.0, deadline - time.monotonic()))
             return waiting.done()
-        try:
-            while not waiting.done():
-                if not self._read(deadline):
-                    return False
-        finally:
-            with self._lock:
-                self._reading = False
+        while not waiting.done():
+            if not self._read(deadline):
+                return False
         return True
+
+    def _end(self, request_id: str, waiting: _Waiting) -> None:
+        """Nobody waits for this reply any more. It may have been woken to read for the others."""
+        with self._lock:
+            self._pending.pop(request_id, None)
+            if waiting.reads:
+                waiting.reads = self._reading = False
+            self._hand_over()
 
     def _hand_over(self) -> None:
         """Wake one of those who wait so that it reads on. Called with the lock held."""
@@ -352,14 +371,20 @@ class WebSocketLine:
         """Take one chunk off the socket and hand out what it completes; False when the time is over."""
         try:
             chunk = self._receive(deadline)
+            if chunk is None:
+                return False
+            with self._lock:
+                notifications = self._take_in(chunk)
         except (OSError, ValueError) as exc:
             with self._lock:
                 self._break(LineBroken(f"the connection broke: {exc}"))
             return True
-        if chunk is None:
-            return False
-        with self._lock:
-            notifications = self._take_in(chunk)
+        except BaseException:
+            # Who is interrupted while waiting harms nobody; without bytes in hand the others cannot read on.
+            if self._in_hand:
+                with self._lock:
+                    self._break(LineBroken("reading was interrupted"))
+            raise
         for notification in notifications:
             if self._on_notification is not None:
                 self._on_notification(notification)
@@ -374,11 +399,13 @@ class WebSocketLine:
                 if self._broken is not None:
                     raise LineBroken(str(self._broken))
                 try:
+                    self._in_hand = True
                     return self._socket.recv(READ_SIZE)
                 except (BlockingIOError, InterruptedError, ssl.SSLWantReadError):
                     write = False
                 except ssl.SSLWantWriteError:
                     write = True
+                self._in_hand = False
                 if not self._wait_unlocked(deadline, write=write):
                     return None
 
@@ -392,9 +419,16 @@ class WebSocketLine:
         if remaining <= 0:
             return False
         self._waiting_for_socket += 1
-        self._lock.release()
         try:
-            return _wait(self._socket, remaining, write=write)
+            self._lock.release()
+            if not write:
+                return _wait(self._socket, remaining)
+            if not self._turn_to_send.acquire(timeout=remaining):
+                return False
+            try:
+                return _wait(self._socket, max(0.0, deadline - time.monotonic()), write=True)
+            finally:
+                self._turn_to_send.release()
         finally:
             self._lock.acquire()
             self._waiting_for_socket -= 1
@@ -413,13 +447,18 @@ class WebSocketLine:
         """
         while self._broken is None and not self._reading:
             try:
-                chunk = self._socket.recv(READ_SIZE)
+                self._in_hand = True
+                notifications = self._take_in(self._socket.recv(READ_SIZE))
             except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                self._in_hand = False
                 return
             except (OSError, ValueError) as exc:
                 self._break(LineBroken(f"the connection broke: {exc}"))
                 return
-            for notification in self._take_in(chunk):
+            except BaseException:
+                self._break(LineBroken("reading was interrupted"))
+                raise
+            for notification in notifications:
                 if self._on_notification is not None:
                     self._on_notification(notification)
 
@@ -441,8 +480,12 @@ class WebSocketLine:
                 self._hand_out(decode(message), notifications)
         except (WebSocketException, OSError) as exc:
             self._break(LineBroken(f"the connection broke: {exc}"))
-        except Exception as exc:
+        except MAKES_NO_SENSE as exc:
             self._break(LineBroken(f"the server sent something that is not SurrealDB's protocol: {exc}"))
+        except BaseException:
+            self._break(LineBroken("reading was interrupted"))
+            raise
+        self._in_hand = False
         if self._broken is None and (not chunk or protocol.state is not State.OPEN):
             self._break(LineBroken("the server closed the connection"), protocol.close_rcvd)
         return notifications
@@ -571,6 +614,31 @@ def _remaining(deadline: float) -> float:
     return remaining
 
 
+def _connected(host: str, port: int, deadline: float) -> socket.socket:
+    """A TCP connection to the first of a host's addresses that answers.
+
+    ``socket.create_connection`` would give each of them all the time there is.
+    """
+    addresses = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    for left, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        try:
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.settimeout(_remaining(deadline) / left)
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.settimeout(_remaining(deadline))
+            except BaseException:
+                sock.close()
+                raise
+        except OSError:
+            if left == 1:
+                raise
+        else:
+            return sock
+    raise OSError(f"{host} has no address")
+
+
 def _wait(sock: socket.socket, timeout: float, *, write: bool = False) -> bool:
     """Wait until a socket is readable (or writable); False when the time is over.
 
@@ -589,6 +657,65 @@ def _wait(sock: socket.socket, timeout: float, *, write: bool = False) -> bool:
     return bool(poller.poll(max(1, int(timeout * 1000))))
 
 
+def _http_adapter() -> HTTPAdapter:
+    """Connections that keep to a request's time: else each address, and each byte of an answer's head, has it anew."""
+    from http.client import HTTPResponse
+
+    from requests.adapters import HTTPAdapter
+    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+    class Response(HTTPResponse):
+        def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+            super().__init__(sock, *args, **kwargs)
+            # urllib3 has just given the socket what is left of the time.
+            deadline = time.monotonic() + (sock.gettimeout() or 0.0)
+            self.fp = io.BufferedReader(_ReadInTime(self.fp.detach(), sock, deadline))
+
+    def new_conn(self: HTTPConnection) -> socket.socket:
+        try:
+            return _connected(self._dns_host, self.port or 80, time.monotonic() + float(self.timeout or 0.0))
+        except TimeoutError as exc:
+            raise ConnectTimeoutError(self, f"no connection to {self.host} in time") from exc
+        except OSError as exc:
+            raise NewConnectionError(self, f"no connection: {exc}") from exc
+
+    def in_time(pool: Any, connection: Any) -> Any:
+        made = type(connection.__name__, (connection,), {"response_class": Response, "_new_conn": new_conn})
+        return type(pool.__name__, (pool,), {"ConnectionCls": made})
+
+    adapter = HTTPAdapter()
+    adapter.poolmanager.pool_classes_by_scheme = {
+        "http": in_time(HTTPConnectionPool, HTTPConnection),
+        "https": in_time(HTTPSConnectionPool, HTTPSConnection),
+    }
+    return adapter
+
+
+class _ReadInTime(io.RawIOBase):
+    """What a socket receives until a deadline, however slowly it comes."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: float) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(_remaining(self._deadline))
+        return self._raw.readinto(buffer)
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def close(self) -> None:
+        super().close()
+        self._raw.close()
+
+
 class HttpLine:
     """Requests over HTTP, on pooled connections.
 
@@ -602,9 +729,14 @@ class HttpLine:
 
     def __init__(self, url: str, *, verify: bool | str, cert: str | tuple[str, str] | None) -> None:
         import requests
+        from urllib3 import Timeout
 
+        self._time = Timeout
         self._url = url
         self._session = requests.Session()
+        self._adapter = _http_adapter()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, self._adapter)
         self._session.trust_env = False  # a proxy in the environment is not for a database
         self._session.verify = verify
         self._session.cert = cert
@@ -631,7 +763,7 @@ class HttpLine:
         status, content = self._post(encode({"id": "1", "method": method, "params": params}), timeout)
         try:
             reply = decode(content)
-        except Exception:
+        except MAKES_NO_SENSE:
             reply = None
         if not isinstance(reply, dict) or not ("result" in reply or "error" in reply):
             text = content[:200].decode(errors="replace").strip()
@@ -652,7 +784,9 @@ class HttpLine:
         """The status and the body of an answer that must be complete in time, however slowly it comes."""
         deadline = time.monotonic() + timeout
         content = bytearray()
-        with self._session.post(self._url, data=data, timeout=timeout, stream=True) as response:
+        # The types of requests do not know that it takes one of urllib3's.
+        whole: Any = self._time(total=timeout)
+        with self._session.post(self._url, data=data, timeout=whole, stream=True) as response:
             # What has arrived, not what fills the buffer: urllib3 2 can tell.
             read = getattr(response.raw, "read1", response.raw.read)
             while chunk := read(READ_SIZE, decode_content=True):
@@ -666,7 +800,14 @@ class HttpLine:
         self._open = False
         self._session.close()
 
-    abandon = close
+    def abandon(self) -> None:
+        """See :class:`Line`. Threads that are not here may hold urllib3's locks: the sockets are closed past them."""
+        self._open = False
+        pools: Any = getattr(self._adapter.poolmanager.pools, "_container", {})
+        for pool in list(pools.values()):
+            for connection in list(pool.pool.queue):
+                if connection is not None and connection.sock is not None:
+                    connection.sock.close()
 
 
 class Engine:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import select
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from websockets.frames import Opcode
 
-from surrealdb_celery_backend import errors
+from surrealdb_celery_backend import errors, wire
 from surrealdb_celery_backend.connection import Connection
+from surrealdb_celery_backend.settings import Settings
 from tests.engines import Database, RunningEngine
 
 from .proxy import Proxy, Request, frame, message, until
@@ -26,6 +31,8 @@ from .proxy import Proxy, Request, frame, message, until
 TIMEOUT = 1.0
 #: What a call may take longer than that, in seconds: a machine can be slow, and a call that forgot its limit hangs.
 GRACE = 20.0
+#: How long a process may take that imports eventlet and Celery first, in seconds.
+PROCESS_LIMIT = 90
 #: How many threads share an attempt to connect: one after the other they would take longer than that together.
 THREADS = 60
 #: What a refused, silent or broken line is called, all of which Celery's retries may repeat.
@@ -333,8 +340,9 @@ def test_server_that_only_pings(proxy: Proxy, connection: Connection) -> None:
 
 
 @any_engine
-def test_server_that_trickles_over_http(fresh_database: Database, connect: Any) -> None:
-    """A server that sends its HTTP answer byte by byte, for ever: the call ends in time."""
+@pytest.mark.parametrize("begins", [b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "])
+def test_server_that_trickles_over_http(begins: bytes, fresh_database: Database, connect: Any) -> None:
+    """A server that sends its HTTP answer, or the head of it, byte by byte, for ever: the call ends in time."""
     ended = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -343,7 +351,7 @@ def test_server_that_trickles_over_http(fresh_database: Database, connect: Any) 
                 client, _ = listener.accept()
                 with client:
                     client.recv(65536)
-                    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                    client.sendall(begins)
                     while not ended.wait(0.05):
                         client.sendall(b"x")
 
@@ -358,6 +366,101 @@ def test_server_that_trickles_over_http(fresh_database: Database, connect: Any) 
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)  # nobody may have come in time
             thread.join()
+
+
+@pytest.mark.parametrize("scheme", ["wss", "https"])
+def test_server_dies_in_the_tls_handshake(scheme: str, closing: Any) -> None:
+    """The line ends there without a word: an error of the line, which passes, and not of a certificate."""
+    listener = closing.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                client.recv(65536)
+                client.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    connection = Connection(Settings(endpoint=f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/rpc"))
+    closing.callback(connection.close)
+    try:
+        with pytest.raises(LINE_ERRORS, match="cannot be reached or dropped the connection"):
+            connection.run("RETURN 1")
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize("silent", [3, 2])
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+def test_a_name_with_several_addresses(scheme: str, silent: int, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share the time of the call: those that are silent do not take it from the last, or have it each anew."""
+    tried = []
+
+    class Silent(socket.socket):
+        def connect(self, address: Any) -> None:
+            tried.append(address)
+            if len(tried) > silent:
+                raise ConnectionRefusedError
+            clock.forward(self.gettimeout())
+            raise TimeoutError("timed out")
+
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"192.0.2.{number}", 80)) for number in range(3)]
+    # Of this module only: a test's other threads have sockets too.
+    names = {name: getattr(socket, name) for name in dir(socket)}
+    monkeypatch.setattr(wire, "socket", SimpleNamespace(**names | {"socket": Silent, "getaddrinfo": lambda *_: found}))
+    connection = Connection(Settings(endpoint=f"{scheme}://many.example/rpc"))
+    began = clock.monotonic()
+    with pytest.raises(OSError):  # noqa: PT011 - what kind is of no matter here
+        connection._connect(TIMEOUT).request("ping", [], TIMEOUT)
+    assert tried == [address for *_, address in found]
+    assert clock.monotonic() - began < 1.1 * TIMEOUT
+
+
+TWO_GREENLETS_SEND = """
+import eventlet
+eventlet.monkey_patch()
+import socket
+from websockets.server import ServerProtocol
+from surrealdb_celery_backend.wire import WebSocketLine
+
+listener = socket.create_server(("127.0.0.1", 0))
+
+
+def serve():
+    client, _ = listener.accept()
+    protocol = ServerProtocol(subprotocols=["cbor"])
+    protocol.receive_data(client.recv(65536))
+    (request,) = protocol.events_received()
+    protocol.send_response(protocol.accept(request))
+    for data in protocol.data_to_send():
+        client.sendall(data)
+    return client  # and takes nothing any more
+
+
+server = eventlet.spawn(serve)
+line = WebSocketLine(f"ws://127.0.0.1:{listener.getsockname()[1]}/rpc", tls=None, timeout=60)
+
+
+def send():
+    try:
+        line.request("query", ["x" * 20_000_000], 1)
+    except OSError:
+        return "an error of the line"
+
+
+greenlets = [eventlet.spawn(send) for _ in range(3)]
+assert [greenlet.wait() for greenlet in greenlets] == ["an error of the line"] * 3
+assert not line._pending
+"""
+
+
+def test_greenlets_of_eventlet_send_at_once() -> None:
+    """Large results on a line that is full: eventlet lets one greenlet only wait for a socket."""
+    if importlib.util.find_spec("eventlet") is None:
+        pytest.skip("needs eventlet")
+    subprocess.run([sys.executable, "-c", TWO_GREENLETS_SEND], check=True, timeout=PROCESS_LIMIT)
 
 
 def test_lines_reset_under_load(proxy: Proxy, fresh_database: Database, connect: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from surrealdb_celery_backend.connection import Connection, State
 from tests.engines import Database, RunningEngine
 from tests.forking import in_fork
 
-from .proxy import Proxy, message, until
+from .proxy import PATIENCE, Proxy, message, until
 
 THREADS = 8
 #: `surrealdb_timeout` of calls that are to run out of it, in seconds.
@@ -67,6 +68,47 @@ def test_fork_while_another_thread_waits_for_a_reply(proxy: Proxy, fresh_databas
         proxy.holding_replies = False
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         assert waiting.result() == "the waiting"
+
+
+def test_fork_while_another_thread_is_in_urllib3(fresh_database: Database, connect: Any) -> None:
+    """os.fork while a thread holds a lock of the HTTP connections: the child does not wait for it."""
+    endpoint = "http" + fresh_database.engine.url.removeprefix("ws")
+    connection = connect(fresh_database, endpoint=endpoint)
+    answers(connection, "parent")
+    line = connection.line
+    (pool,) = line._adapter.poolmanager.pools._container.values()
+    (sock,) = [idle.sock for idle in pool.pool.queue if idle is not None]
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with line._adapter.poolmanager.pools.lock, pool.pool.mutex:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(PATIENCE)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            del line, pool
+            assert sock.fileno() == -1
+            answers(connection, "child")
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    try:
+        ended, status = until(lambda: (waited := os.waitpid(pid, os.WNOHANG))[0] and waited, "the child ends")
+    except AssertionError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    finally:
+        done.set()
+        thread.join()
+    assert (ended, os.waitstatus_to_exitcode(status)) == (pid, 0)
+    answers(connection, "parent")
 
 
 def test_parent_closes_after_fork(engine: RunningEngine, fresh_database: Database, connect: Any) -> None:

@@ -43,6 +43,29 @@ SAID = [
     ("IAM error: Not enough permissions to perform this action", Remedy.GIVE_UP, errors.NotPermitted),
     ("No space left on device", Remedy.LATER, errors.ServerOutOfOrder),
     ("The query was not executed because it exceeded the timeout", Remedy.LATER, errors.RequestTimedOut),
+    # What quotes a name or a value may say anything.
+    ("Database record `schedule:⟨signin report⟩` already exists", Remedy.GIVE_UP, errors.RecordExists),
+    ("Database record `schedule:⟨session expired\nmails⟩` already exists", Remedy.GIVE_UP, errors.RecordExists),
+    (
+        v3("Database record `schedule:`write conflict`` already exists", "AlreadyExists", "Record"),
+        Remedy.GIVE_UP,
+        errors.RecordExists,
+    ),
+    (
+        "Found 'read only' for field `status`, with record `task:a`, but field must conform to: $value != 'read only'",
+        Remedy.GIVE_UP,
+        errors.StatementFailed,
+    ),
+    (
+        v3("Couldn't coerce value for field `n` of `task:a`: Expected `int` but found `'can be retried'`", "Internal"),
+        Remedy.GIVE_UP,
+        errors.StatementFailed,
+    ),
+    (
+        v3("Database index `u` already contains 'write conflict', with record `task:a`", "Internal"),
+        Remedy.GIVE_UP,
+        errors.StatementFailed,
+    ),
     ("Parse error: Unexpected token", Remedy.GIVE_UP, errors.StatementFailed),
     ({}, Remedy.GIVE_UP, errors.StatementFailed),
 ]
