@@ -90,8 +90,8 @@ class SurrealDBBackend(PendingResults, KeyValueStoreBackend):
         self.always_retry: bool = True if retry is None else bool(retry)
         retries = conf.get("result_backend_max_retries") if conf.value_set_for("result_backend_max_retries") else None
         self.max_retries: float = MAX_RETRIES if retries is None else retries
-        #: One instance serves all threads (app/base.py asks for it after this).
-        self.thread_safe = True
+        #: One instance serves all threads (app/base.py asks for it after this), unless the app is set to one for each.
+        self.thread_safe = not conf.value_set_for("result_backend_thread_safe") or bool(conf.result_backend_thread_safe)
         self.connection = Connection(self.settings)
         self.stores = GroupCommit(self.connection)
         # Celery gives dates in the app's time zone, before 5.5 in UTC: as its own meta has them.
@@ -121,9 +121,6 @@ class SurrealDBBackend(PendingResults, KeyValueStoreBackend):
         """End the connections; the backend cannot be used afterwards."""
         self.result_consumer.stop()
         self.connection.close()
-
-    def _add_global_keyprefix(self) -> None:
-        """Nothing: ``global_keyprefix`` is part of the tables' names (settings.py)."""
 
     # -- encoding ---------------------------------------------------------------------------------
 
@@ -174,18 +171,31 @@ class SurrealDBBackend(PendingResults, KeyValueStoreBackend):
         while True:
             try:
                 return operation(*args, **kwargs)
-            except SAFE_TO_RETRY as exc:
-                what = what or operation.__name__
-                if not self.always_retry or retries >= limit:
+            except Exception as exc:
+                if not self._is_retried(exc):
+                    raise
+                what = what or getattr(operation, "__name__", repr(operation))
+                if retries >= limit:
                     if retries:
                         logger.error("%s failed for good after %d retries: %s", what, retries, exc)  # noqa: TRY400 - one line
                     raise
                 retries += 1
-                logger.warning("%s failed, retry %d of %d follows: %s", what, retries, limit, exc)
+                logger.warning("%s failed, retry %d of %s follows: %s", what, retries, limit, exc)
+                self._tell_of_retry(exc)
                 pause = get_exponential_backoff_interval(
                     self.base_sleep_between_retries_ms, retries, self.max_sleep_between_retries_ms, full_jitter=True
                 )
                 self._sleep(pause / 1000)
+
+    def _is_retried(self, exc: Exception) -> bool:
+        return self.always_retry and self.exception_safe_to_retry(exc)
+
+    def _tell_of_retry(self, exc: Exception) -> None:
+        """Call the hook that Celery has for subclasses since 5.7."""
+        try:
+            getattr(self, "on_backend_retryable_error", lambda _: None)(exc)
+        except Exception:
+            logger.exception("on_backend_retryable_error failed; trying again all the same")
 
     def _ensure_retryable(
         self,
@@ -199,8 +209,8 @@ class SurrealDBBackend(PendingResults, KeyValueStoreBackend):
         """Celery 5.7's own loop, with a line per retry where that has a traceback."""
         try:
             return self.keep_trying(func, *args, max_retries=max_retries, **kwargs)
-        except SAFE_TO_RETRY as exc:
-            if fallback_exc is None or not self.always_retry:
+        except Exception as exc:
+            if fallback_exc is None or not self._is_retried(exc):
                 raise
             raise fallback_exc(f"{fallback_msg}: {exc}") from exc
 
@@ -298,21 +308,22 @@ class SurrealDBBackend(PendingResults, KeyValueStoreBackend):
             return meta
         return {"status": states.PENDING, "result": None}
 
-    def fetch(self, task_ids: Iterable[Any], *, only_ready: bool = False) -> list[tuple[str, dict[str, Any]]]:
+    def fetch(self, task_ids: Iterable[Any], *, only_ready: bool = False) -> list[tuple[Any, dict[str, Any]]]:
         """Fetch any number of results in one round trip.
 
         :param only_ready: leave out what is not finished.
-        :return: id and meta of those that exist, in no order.
+        :return: id, as it was given, and meta of those that exist.
         """
-        ids = [self.tasks.record_id(task_id) for task_id in task_ids]
+        asked = {task_id: self.tasks.record_id(task_id) for task_id in task_ids}
+        ids = list(asked.values())
         if not ids:
             return []
         found = self.connection.run(
             statements.FETCH_READY_TASKS if only_ready else statements.FETCH_TASKS,
             records=ids if len(ids) > 1 else ids[0],
         )
-        metas = [self.meta_from_decoded(self.tasks.to_meta(fields)) for fields in found or ()]
-        return [(meta["task_id"], meta) for meta in metas]
+        metas = {fields["task_id"]: self.meta_from_decoded(self.tasks.to_meta(fields)) for fields in found or ()}
+        return [(task_id, metas[record.id]) for task_id, record in asked.items() if record.id in metas]
 
     def task_result_exists(self, task_id: Any) -> bool:
         """Whether anything is stored for a task, be it PENDING."""
@@ -410,14 +421,21 @@ class SurrealDBBackend(PendingResults, KeyValueStoreBackend):
         return RecordID(self.settings.table(statements.GROUP), identifier("group_id", group_id))
 
     def _save_group(self, group_id: Any, result: GroupResult) -> GroupResult:
+        self.keep_group(group_id, result, self._lifetime())
+        return result
+
+    def keep_group(self, group_id: Any, result: GroupResult, lifetime: float | None) -> None:
+        """Store the shape of a group.
+
+        :param lifetime: for how many seconds; None for ever.
+        """
         fields = {
             "group_id": identifier("group_id", group_id),
             "result": self.encode(result.as_tuple()),
             "encoding": self.content_type,
             "date_done": datetime.now(timezone.utc),
         }
-        self._store_until_expiry(self._group_record(group_id), fields)
-        return result
+        self._store_until_expiry(self._group_record(group_id), fields, lifetime)
 
     def _restore_group(self, group_id: Any) -> dict[str, Any] | None:
         found = self.connection.run(statements.FETCH_GROUPS, records=self._group_record(group_id))
@@ -562,12 +580,12 @@ class SurrealDBBackend(PendingResults, KeyValueStoreBackend):
                 return
             if kind == statements.GROUP and "result" in decoded:
                 fields = {"group_id": record.id, "result": self.encode(decoded["result"])}
-                self._store_until_expiry(record, fields | {"encoding": self.content_type})
+                self._store_until_expiry(record, fields | {"encoding": self.content_type}, self._lifetime())
                 return
-        self._store_until_expiry(plain, {"key": plain.id, "value": value})
+        self._store_until_expiry(plain, {"key": plain.id, "value": value}, self._lifetime())
 
-    def _store_until_expiry(self, record: RecordID, fields: dict[str, Any]) -> None:
-        expires_at = self.expiry(self._lifetime())
+    def _store_until_expiry(self, record: RecordID, fields: dict[str, Any], lifetime: float | None) -> None:
+        expires_at = self.expiry(lifetime)
         if expires_at is not None:
             fields["expires_at"] = expires_at
         self.connection.run(statements.STORE, record=record, fields=fields)

@@ -76,10 +76,13 @@ class Chords:
     def _record(self, *path: Any) -> RecordID:
         return RecordID(self._table, list(path))
 
+    @property
+    def _lifetime(self) -> float | None:
+        seconds = getattr(self._backend, "chord_expires", self._backend.expires)  # Celery 5.7
+        return float(seconds) if seconds else None
+
     def _expires_at(self) -> datetime | None:
-        backend = self._backend
-        seconds = getattr(backend, "chord_expires", backend.expires)  # Celery 5.7
-        return backend.expiry(float(seconds)) if seconds else None
+        return self._backend.expiry(self._lifetime)
 
     def _fields(self, group: str, **fields: Any) -> dict[str, Any]:
         fields["group_id"] = group
@@ -103,10 +106,11 @@ class Chords:
     def add(self, group_id: str, result: Any) -> None:
         """One part more to wait for."""
         group = identifier("group_id", group_id)
+        task_id = identifier("task_id", getattr(result, "id", result))
         self._backend.connection.run_all(
             statements.STORE,
-            record=self._record(group, "added", identifier("task_id", result.id)),
-            fields=self._fields(group, task_id=result.id),
+            record=self._record(group, "added", task_id),
+            fields=self._fields(group, task_id=task_id),
         )
 
     def apply(self, header_result_args: tuple[Any, ...]) -> None:
@@ -114,19 +118,22 @@ class Chords:
         results = header_result_args[1]
         if isinstance(results, _regen):
             return  # a generator's header: it is a list too, and looking at it would send nothing until it ends
-        header = self._backend.app.GroupResult(*header_result_args)
+        backend = self._backend
+        header = backend.app.GroupResult(*header_result_args)
         if any(isinstance(result, GroupResult) for result in header.results):
-            self._backend._save_group(header.id, header)
+            # Users read it too: never less than results live.
+            lifetime = max(self._lifetime, float(backend.expires)) if self._lifetime and backend.expires else None
+            backend.keep_group(header.id, header, lifetime)
 
     # -- the worker's side --------------------------------------------------------------------------
 
     def part(self, request: Any, state: str, result: Any) -> Part | None:
         """A header task's part of its chord; None where the task is in no group."""
-        if not request.group or not request.id:
+        if not request or not request.group or not request.id:
             return None
         backend = self._backend
         group, task_id = identifier("group_id", request.group), identifier("task_id", request.id)
-        index = NO_INDEX if request.group_index is None else int(request.group_index)
+        index = request.group_index if isinstance(request.group_index, int) else NO_INDEX
         bucket = -1 if index == NO_INDEX else index // BUCKET
         fields = self._fields(
             group,

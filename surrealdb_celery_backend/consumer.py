@@ -161,9 +161,15 @@ class ResultConsumer(BaseResultConsumer):
     def on_wait_for_pending(self, result: Any, timeout: float | None = None, **_: Any) -> None:
         """A get() or join() begins: subscribe, then read what is there already, in that order."""
         self._last_wait = time.monotonic()
+        if getattr(result, "_cache", result) is None:
+            # A get() has done so already; whoever calls the backend's wait_for_pending() itself has not.
+            self.backend._add_pending_result(result.id, result)
         ids = [node.id for node in getattr(result, "results", None) or [result]]
         for task_id in ids:
             self.consume_from(task_id)
+        ids = [task_id for task_id in ids if not self._take_from_cache(task_id)]
+        if not ids:
+            return
         self._ensure_push()
         try:
             self._look_for(ids)
@@ -171,6 +177,14 @@ class ResultConsumer(BaseResultConsumer):
             if not self.backend.exception_safe_to_retry(exc):
                 raise
             logger.warning("results cannot be fetched at the moment, waiting on: %s", exc)
+
+    def _take_from_cache(self, task_id: str) -> bool:
+        """Hand out a result that this process has read before (``result_cache_max``)."""
+        try:
+            meta = self.backend._cache[task_id]
+        except KeyError:
+            return False
+        return meta["status"] in states.READY_STATES and self._hand_out({**meta, "task_id": task_id})
 
     def drain_events_until(self, p: Any, timeout: float | None = None, on_interval: Any = None) -> Any:
         """Drain until a promise is ready.
@@ -293,7 +307,8 @@ class ResultConsumer(BaseResultConsumer):
         on_message = self.on_message is not None
         began = time.monotonic()
         news = False
-        for task_id, meta in self.backend.fetch(ids, only_ready=not on_message):
+        for task_id, fetched in self.backend.fetch(ids, only_ready=not on_message):
+            meta = {**fetched, "task_id": task_id}  # the id may be a UUID
             expected = pushed and task_id in self._sent
             handed_out = self._hand_out(meta, as_of=began, expected=expected)
             if handed_out and expected and meta["status"] in states.READY_STATES:
@@ -349,6 +364,8 @@ class ResultConsumer(BaseResultConsumer):
             self.on_message(meta)
         if meta["status"] not in states.READY_STATES:
             return
+        if meta["status"] == states.SUCCESS:
+            self.backend._cache[meta["task_id"]] = meta
         waiting = waiting_on(self._pending_results, meta["task_id"])
         if not waiting:
             # It may be asked for in a moment.

@@ -133,8 +133,9 @@ class TaskRecords:
         if request is not None:
             for field in ("root_id", "reply_to"):
                 value = getattr(request, field, None)
-                if value is not None:
-                    record[field] = self._native(value)
+                # Not of Celery's meta: whatever is there, a store does not fail for it.
+                if isinstance(value, str) and _plain(value):
+                    record[field] = str(value)
         return record
 
     def to_meta(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +148,7 @@ class TaskRecords:
         children = fields.get("children")
         done = fields.get("date_done")
         meta: dict[str, Any] = {
-            "status": fields["status"],
+            "status": fields.get("status"),
             "result": decode(fields["result"], encoding),
             "traceback": self._python(fields.get("traceback"), encoding),
             "children": decode(children, encoding) if isinstance(children, (str, bytes)) else children,

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 import redis
 from celery import Celery, states
+from celery.backends import base
 
 from tests.engines import Database, RunningEngine
 
@@ -143,6 +144,56 @@ def test_add_to_chord_raises_what_is_expected(bodies: Bodies, group: str) -> Non
     bodies.returns(group, 1, "added-2", 11)
     ((_, values),) = bodies.published()
     assert sorted(values) == [0, 1, 10, 11]
+
+
+def test_add_to_chord_without_a_result_object(bodies: Bodies, group: str) -> None:
+    """What is added may be named by its id alone, as Celery's Redis backend, which only counts, allows."""
+    bodies.backend.set_chord_size(group, 1)
+    bodies.backend.add_to_chord(group, "added")
+    bodies.returns(group, 0)
+    assert bodies.published() == []
+    bodies.returns(group, 0, "added", 10)
+    assert len(bodies.published()) == 1
+
+
+@pytest.mark.parametrize("index", [None, "0", object()], ids=["none", "text", "object"])
+def test_parts_without_a_usable_index(bodies: Bodies, group: str, index: Any) -> None:
+    """Parts whose messages have no index of Celery's are parts all the same."""
+    bodies.backend.set_chord_size(group, 2)
+    for name in ("first", "second"):
+        assert bodies.published() == []
+        request = request_of(bodies.app, group, 0, name)
+        request.group_index = index
+        bodies.backend.on_chord_part_return(request, states.SUCCESS, name)
+    assert bodies.published() == [(f"{group}-body", ["first", "second"])]
+
+
+def test_no_request(bodies: Bodies) -> None:
+    """Without a request there is no chord, as Celery's base class has it."""
+    assert bodies.backend.on_chord_part_return(None, states.SUCCESS, 1) is None
+
+
+@pytest.mark.skipif(not hasattr(base.BaseKeyValueStoreBackend, "chord_expires"), reason="a setting of Celery 5.7")
+@pytest.mark.parametrize(
+    ("results", "chords", "lives"),
+    [(100, 600, 600), (600, 100, 600), (100, None, 100), (100, 0, None), (None, 600, None)],
+)
+def test_shape_of_a_nested_header_lives_as_long_as_its_chord(
+    fresh_database: Database, group: str, results: int | None, chords: int | None, lives: int | None
+) -> None:
+    """A saved header lives as long as results or chords do, whichever is longer; 0 and None are for ever."""
+    app = contract_apps.ours(fresh_database, result_expires=results, result_chord_expires=chords)
+    try:
+        app.backend.apply_chord((group, [app.GroupResult("inner", [app.AsyncResult("one")])]), None)
+        assert app.GroupResult.restore(group) is not None
+        ((left,),) = fresh_database.query(
+            "SELECT VALUE duration::secs(expires_at - date_done) ?? 0 FROM `group`"
+            if lives
+            else "SELECT VALUE expires_at FROM `group`"
+        )
+    finally:
+        contract_apps.close(app)
+    assert left is None if lives is None else lives - 1 <= left <= lives + 1
 
 
 def test_chord_applied_again(bodies: Bodies, group: str) -> None:

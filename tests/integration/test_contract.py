@@ -102,6 +102,16 @@ def test_every_state(both_with: Callable[..., Both], task_id: str, state: str, e
     both.same(store)
 
 
+def test_no_state(both: Both, task_id: str) -> None:
+    """A state of None, which no task of Celery's has, is given back as it was stored."""
+
+    def store(app: Celery) -> Any:
+        app.backend.store_result(task_id, 1, None)
+        return app.backend.get_state(task_id), app.backend.get_result(task_id)
+
+    assert both.same(store) == (None, 1)
+
+
 def test_update_state_outside_a_task(both: Both, task_id: str) -> None:
     """A state that is stored without a request has no name, no children and no parent."""
 
@@ -337,6 +347,42 @@ def test_uuid_as_id(both: Both) -> None:
     assert both.ours.backend.get_result(str(given)) == 1
 
 
+@since_celery_5_7
+@pytest.mark.parametrize("later", [False, True], ids=["there already", "comes later"])
+def test_waiting_for_a_uuid(both: Both, later: bool) -> None:
+    """Whoever waits for ids given as UUIDs gets their results, alone, in a group and by get_many."""
+    ids = [uuid.uuid4(), uuid.uuid4()]
+
+    def wait(app: Celery) -> Any:
+        results = [app.AsyncResult(task_id) for task_id in ids]
+
+        def store() -> None:
+            for number, task_id in enumerate(ids):
+                app.backend.store_result(task_id, number, states.SUCCESS)
+
+        def store_when_asked() -> None:
+            if app.backend.get_state(ids[0]) == states.PENDING:
+                store()
+
+        if not later:
+            store()
+        one = results[0].get(timeout=30, on_interval=store_when_asked)
+        many = {type(name).__name__: meta["status"] for name, meta in app.backend.get_many(ids, timeout=30)}
+        return one, app.ResultSet(results).join(timeout=30), app.ResultSet(results).join_native(timeout=30), many
+
+    assert both.same(wait) == (0, [0, 1], [0, 1], {"UUID": states.SUCCESS})
+
+
+def test_bytes_as_id(both: Both, task_id: str) -> None:
+    """An id given as bytes is the same id as its text, also to whoever waits."""
+
+    def wait(app: Celery) -> Any:
+        app.backend.store_result(task_id.encode(), 1, states.SUCCESS)
+        return app.AsyncResult(task_id).get(timeout=30), app.AsyncResult(task_id.encode()).get(timeout=30)
+
+    assert both.same(wait) == (1, 1)
+
+
 @pytest.mark.parametrize("nothing", ["", None])
 def test_empty_id(both: Both, nothing: Any) -> None:
     """An empty id is refused with Celery's own words."""
@@ -395,6 +441,37 @@ def test_reload(both_with: Callable[..., Both], task_id: str) -> None:
         return states_seen
 
     assert both.same(reload) == [states.SUCCESS, states.SUCCESS, states.PENDING]
+
+
+def test_what_was_read_is_not_read_again(both_with: Callable[..., Both], task_id: str) -> None:
+    """With result_cache_max a result that was read comes from the cache to whoever waits, and what get() read is in it."""
+    both = both_with(result_cache_max=10)
+
+    def read(app: Celery) -> Any:
+        backend = app.backend
+        for number in (0, 1):
+            backend.store_result(f"{task_id}-{number}", number, states.SUCCESS)
+        got = app.AsyncResult(f"{task_id}-0").get(timeout=30), backend.get_result(f"{task_id}-1")
+        cached = [backend.is_cached(f"{task_id}-{number}") for number in (0, 1)]
+        for number in (0, 1):
+            backend._forget(f"{task_id}-{number}")
+        results = [app.AsyncResult(f"{task_id}-{number}") for number in (0, 1)]
+        joined = app.ResultSet(results).join_native(timeout=30)
+        again = [app.AsyncResult(result.id).get(timeout=30) for result in results]
+        for result in results:
+            app.AsyncResult(result.id).forget()
+        return got, cached, joined, again, [backend.is_cached(result.id) for result in results]
+
+    assert both.same(read) == ((0, 1), [True, True], [0, 1], [0, 1], [False, False])
+
+
+def test_reloaded_state_does_not_hide_the_result(both: Both, both_with: Callable[..., Both], task_id: str) -> None:
+    """An unfinished state in the cache is not what a get() waits for."""
+    app = both_with(result_cache_max=10).ours
+    app.backend.store_result(task_id, None, "PROGRESS")
+    app.backend.reload_task_result(task_id)
+    both.ours.backend.store_result(task_id, 1, states.SUCCESS)
+    assert app.AsyncResult(task_id).get(timeout=30) == 1
 
 
 # -- get_many ----------------------------------------------------------------------------------------
@@ -471,6 +548,32 @@ def test_get_times_out(both: Both, task_id: str, timeout: float) -> None:
     both.same(lambda app: outcome(lambda: app.AsyncResult(task_id).get(timeout=timeout)))
     with pytest.raises(ResultTimeout):
         both.ours.AsyncResult(task_id).get(timeout=timeout)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["there already", "comes later"])
+def test_wait_for_pending_of_the_backend(both: Both, task_id: str, later: bool) -> None:
+    """wait_for_pending() called by others than get() gives the result, or raises what the task raised."""
+
+    def wait(app: Celery) -> Any:
+        backend = app.backend
+        names = f"{task_id}-good", f"{task_id}-bad"
+
+        def store() -> None:
+            if backend.get_state(names[0]) == states.PENDING:
+                backend.store_result(names[0], 1, states.SUCCESS)
+                backend.store_result(names[1], failure("own class"), states.FAILURE)
+
+        if not later:
+            store()
+        good = backend.wait_for_pending(app.AsyncResult(names[0]), timeout=30, on_interval=store)
+        return good, outcome(lambda: backend.wait_for_pending(app.AsyncResult(names[1]), timeout=30))
+
+    if later:
+        # Celery's Redis backend is told of nothing that it did not subscribe to.
+        assert wait(both.ours)[0] == 1
+    else:
+        both.same(wait)
+    assert not any(both.ours.backend._pending_results)
 
 
 def test_get_waits_for_a_result_that_comes_later(both: Both, task_id: str) -> None:
@@ -583,6 +686,24 @@ def test_prefixes_keep_apps_apart(both_with: Callable[..., Both], task_id: str, 
     prefixed.backend.cleanup()
 
 
+def test_keys_have_the_prefix(both_with: Callable[..., Both], task_id: str) -> None:
+    """Whoever asks for the key of a task or group gets the one that Celery's other backends have, and it works."""
+    both = both_with(result_backend_transport_options={"global_keyprefix": "prefix"})
+
+    def keys(app: Celery) -> Any:
+        backend = app.backend
+        backend.store_result(task_id, 1, states.SUCCESS)
+        made = [backend.get_key_for_task(task_id), backend.get_key_for_group("a"), backend.get_key_for_chord("a")]
+        return [key.decode() if isinstance(key, bytes) else key for key in made], backend.decode(backend.get(made[0]))[
+            "result"
+        ]
+
+    assert both.same(keys) == (
+        [f"prefix_celery-task-meta-{task_id}", "prefix_celery-taskset-meta-a", "prefix_chord-unlock-a"],
+        1,
+    )
+
+
 # -- the object itself -------------------------------------------------------------------------------
 
 
@@ -653,6 +774,25 @@ def test_one_backend_serves_all_threads(both: Both) -> None:
         thread.join()
     assert wrong == []
     assert len(backends) == 1
+
+
+def test_one_backend_per_thread_if_asked_for(both_with: Callable[..., Both], task_id: str) -> None:
+    """result_backend_thread_safe = False is heard: each thread has a backend of its own, and all work."""
+    app = both_with(result_backend_thread_safe=False).ours
+    backends: list[Any] = [app.backend]
+
+    def work() -> None:
+        backends.append(app.backend)
+        app.backend.store_result(task_id, 1, states.SUCCESS)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    try:
+        assert backends[0] is not backends[1]
+        assert app.AsyncResult(task_id).get(timeout=30) == 1
+    finally:
+        backends[1].close()
 
 
 @since_celery_5_7

@@ -107,3 +107,13 @@ def test_identifiers_that_no_engine_holds(value: str) -> None:
     """NUL and half a surrogate pair are refused with the id shown."""
     with pytest.raises(UnstorableValue, match="group_id"):
         identifier("group_id", value)
+
+
+def test_ids_beside_the_meta_never_fail_a_store() -> None:
+    """What Celery's meta leaves out is kept where it is text; anything else is left out, not an error."""
+    request = Context(root_id=object(), reply_to="half a \ud800 pair")
+    record = records().from_meta("id", {"status": "SUCCESS", "result": 1}, request=request)
+    assert not {"root_id", "reply_to"} & set(record)
+    request = Context(root_id="root", reply_to="address")
+    record = records().from_meta("id", {"status": "SUCCESS", "result": 1}, request=request)
+    assert (record["root_id"], record["reply_to"]) == ("root", "address")
