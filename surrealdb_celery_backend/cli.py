@@ -187,7 +187,7 @@ def set_entry(
 ) -> None:
     """Change a schedule entry."""
     stored = schedules.find(name)
-    fields = _fields(schedules, given, stored.entry)
+    fields = _fields(schedules, given, stored)
     fields.update(dict.fromkeys(unset))
     if reset_count:
         fields["total_run_count"] = 0
@@ -205,8 +205,11 @@ def _named(verb: str, done: str, help_text: str) -> None:
     @JSON
     @entries_command
     def command(schedules: Schedules, names: Sequence[str], as_json: bool) -> None:
-        for name in names:  # all must be there before anything is written
-            schedules.find(name)
+        for name in names:  # before anything is written
+            if verb == "resume":
+                schedules.check_resume(name)
+            else:
+                schedules.get(name)
         entries = [getattr(schedules, verb)(name) for name in names]
         _report(schedules, f"{done} {', '.join(names)}", entries, as_json=as_json)
 
@@ -223,8 +226,9 @@ _named("run", "asked beat to run", "Have beat run schedule entries now, outside 
 @entries_command
 def remove(schedules: Schedules, names: Sequence[str], force: bool, as_json: bool) -> None:
     """Remove schedule entries."""
+    names = tuple(dict.fromkeys(names))
     for name in names:
-        schedules.find(name)
+        schedules.check_remove(name, also_of_code=force)
     for name in names:
         schedules.remove(name, also_of_code=force)
     if as_json:
@@ -273,28 +277,32 @@ def import_file(schedules: Schedules, file: IO[str], replace: bool, as_json: boo
 @entries_command
 def export(schedules: Schedules, file: IO[str], everything: bool) -> None:
     """Write the schedule entries as JSON to FILE, or to standard output."""
-    exported, skipped = [], []
+    exported, skipped = [], {}
     for each in schedules.stored():
         if each.entry is None:
-            skipped.append(each.name)
+            skipped[each.name] = "it is broken"
+        elif each.entry.is_in_code:
+            if everything:
+                skipped[each.name] = "only code can hold it"
         elif everything or each.entry.source == "database":
             data = each.entry.as_data(with_state=False)
             exported.append({name: data[name] for name in data if name not in LEFT_OUT_BY_EXPORT})
     file.write(_json_text(exported) + "\n")
-    for name in skipped:
-        click.echo(f"left out {name}: it is broken", err=True)
+    for name, reason in skipped.items():
+        click.echo(f"left out {name}: {reason}", err=True)
 
 
 # -- reading what was given ------------------------------------------------------------------------
 
 
-def _fields(schedules: Schedules, given: Mapping[str, Any], present: ScheduleEntry | None = None) -> dict[str, Any]:
+def _fields(schedules: Schedules, given: Mapping[str, Any], stored: StoredSchedule | None = None) -> dict[str, Any]:
     """Return the fields of an entry that the options name.
 
-    :param present: the entry that is changed; options such as ``--queue`` go into its options.
+    :param stored: the entry that is changed; options such as ``--queue`` go into its options.
     """
     from .beat import recurrence as rules
 
+    present = stored.entry if stored else None
     fields: dict[str, Any] = {
         name: given[name]
         for name in ("task", "timezone", "one_off", "max_runs", "description")
@@ -313,7 +321,9 @@ def _fields(schedules: Schedules, given: Mapping[str, Any], present: ScheduleEnt
         fields["schedule"] = schedule_data
     sending = {name: given[name] for name in ("queue", "priority", "expires") if given[name] is not None}
     if sending:
-        base = fields.get("options", dict(present.options) if present else {})
+        # Of a broken entry too: what is mended may be something else.
+        before = present.options if present else (stored.record.get("options") or {} if stored else {})
+        base = fields.get("options", before)
         fields["options"] = {**base, **sending} if isinstance(base, Mapping) else base
     return fields
 

@@ -353,11 +353,11 @@ def load_more_schedules(table: str) -> str:
 
 @lru_cache(maxsize=64)
 def find_schedules(table: str) -> str:
-    """Entries by name, through the unique index; by id where a record made by hand has no name.
+    """Entries by name, through the unique index; and by id, as a record made by hand may have no name.
 
     Parameters: names, records (RecordIDs of those names). Two values.
     """
-    return f"SELECT * FROM {name(table)} WHERE name IN $names; SELECT * FROM $records WHERE name IS NONE"
+    return f"SELECT * FROM {name(table)} WHERE name IN $names; SELECT * FROM $records"
 
 
 @lru_cache(maxsize=64)
@@ -447,17 +447,27 @@ TAKE_OVER_FIRINGS = (
     "WHERE sent_at IS NONE AND token < $fence RETURN VALUE id"
 )
 
-#: Parameters: claims, settled (entry, due in microseconds, next, plan, finished), asked (entry, due in
-#: microseconds). Each entry counts a firing once, however often this is run.
+#: One more run. What somebody made something else of counts from 0: text and all that is no number is no less
+#: than a number, or less than 0.
+_COUNTED = (
+    "total_run_count = IF total_run_count >= 0 AND total_run_count < 9223372036854775807 "
+    "THEN total_run_count + 1 ELSE 1 END"
+)
+
+#: Parameters: claims, settled (entry, due, until, next, plan, finished), asked (entry, due, until, finished).
+#: Each entry counts a firing once, however often this is run. Comparing fails on no value, of whatever type.
 SETTLE_FIRINGS = (
     "UPDATE $claims SET sent_at = time::now() WHERE sent_at IS NONE RETURN NONE;"
     "FOR $each IN $settled { UPDATE $each.entry SET last_run_at = time::now(), "
-    "total_run_count = (total_run_count ?? 0) + 1, next_run_at = $each.next, plan = $each.plan, "
+    f"{_COUNTED}, next_run_at = $each.next, plan = $each.plan, "
     "active = IF $each.finished THEN false ELSE active END "
-    "WHERE next_run_at IS NOT NONE AND time::micros(next_run_at) = $each.due RETURN NONE };"
+    "WHERE next_run_at >= $each.due AND next_run_at < $each.until RETURN NONE };"
     "FOR $each IN $asked { UPDATE $each.entry SET last_run_at = time::now(), "
-    "total_run_count = (total_run_count ?? 0) + 1, run_requested_at = NONE "
-    "WHERE run_requested_at IS NOT NONE AND time::micros(run_requested_at) = $each.due RETURN NONE }"
+    f"{_COUNTED}, run_requested_at = NONE, "
+    "active = IF $each.finished THEN false ELSE active END, "
+    "next_run_at = IF $each.finished THEN NONE ELSE next_run_at END, "
+    "plan = IF $each.finished THEN NONE ELSE plan END "
+    "WHERE run_requested_at >= $each.due AND run_requested_at < $each.until RETURN NONE }"
 )
 
 
@@ -516,10 +526,17 @@ def forget_leases(lease: str) -> str:
 
 @lru_cache(maxsize=64)
 def import_schedules(table: str) -> str:
-    """Add and change entries, all or none. Parameters: added, changed (entry, fields)."""
+    """Add and change entries, all or none. Parameters: added, changed (entry, fields).
+
+    Of those that are changed every field that is not given is removed; `name` and `source` stay.
+    """
+    fields = (field for field in SCHEDULE_FIELDS if field not in ("name", "source"))
+    values = ", ".join(f"{field} = $each.fields.{field}" for field in fields)
+    changed = "changed_at = time::now(), revision = <string>rand::uuid()"
     return (
         "BEGIN;"
         f"INSERT INTO {name(table)} $added RETURN NONE;"
-        "FOR $each IN $changed { UPDATE $each.entry MERGE $each.fields RETURN NONE };"
+        f"FOR $each IN $added {{ UPDATE $each.id SET {changed} RETURN NONE }};"
+        f"FOR $each IN $changed {{ UPDATE $each.entry SET {values}, {changed} RETURN NONE }};"
         "COMMIT"
     )

@@ -126,8 +126,8 @@ def run_on_kept_loop(coroutine: Coroutine[Any, Any, Result]) -> Result:
         # A loop of before a fork shares its selector with the parent: leave it alone.
         _kept.loop, _kept.process = asyncio.new_event_loop(), os.getpid()
     loop = _kept.loop
+    task = loop.create_task(coroutine)
     try:
-        task = loop.create_task(coroutine)
         return loop.run_until_complete(task)
     except BaseException:
         if not loop.is_running() and not task.done():

@@ -30,6 +30,9 @@ STATE_FIELDS = (
     "changed_at",
 )
 
+#: Those of them that are times.
+STATE_TIMES = ("last_run_at", "next_run_at", "run_requested_at", "changed_at")
+
 #: What a record has besides: the database's own bookkeeping (see statements.py).
 RECORD_FIELDS = ("id", "revision", "plan")
 
@@ -157,6 +160,7 @@ class ScheduleEntry:
         if self.start_time and self.expires_at and self.start_time >= self.expires_at:
             raise InvalidSchedule(f"expires_at holds {self.expires_at.isoformat()}, which is not after start_time")
         self._check_max_runs()
+        self._check_state()
         if not isinstance(self.description, str):
             raise InvalidSchedule(f"description holds {self.description!r}: give text")
         if self.source not in ("code", "database"):
@@ -226,6 +230,14 @@ class ScheduleEntry:
         if runs is not None and (isinstance(runs, bool) or not isinstance(runs, int) or runs < 1):
             raise InvalidSchedule(f"max_runs holds {runs!r}: give a whole number above 0")
 
+    def _check_state(self) -> None:
+        for name in STATE_TIMES:
+            if getattr(self, name) is not None:
+                self._keep(name, rules.moment_of(name, getattr(self, name), timezone.utc).astimezone(timezone.utc))
+        runs = self.total_run_count
+        if isinstance(runs, bool) or not isinstance(runs, int) or runs < 0:
+            raise InvalidSchedule(f"total_run_count holds {runs!r}: give a whole number, 0 or above")
+
     def zone(self, default: tzinfo) -> tzinfo:
         """Return the zone of the entry's wall times.
 
@@ -233,20 +245,22 @@ class ScheduleEntry:
         """
         return default if self.timezone is None else rules.time_zone(self.timezone)
 
-    def recurrence(self, default_zone: tzinfo) -> rules.Recurrence:
+    def recurrence(self, default_zone: tzinfo, now: datetime | None = None) -> rules.Recurrence:
         """Return the rule that says when the entry is due.
 
         :param default_zone: the app's zone, for an entry that names none.
+        :param now: the time, for a schedule that is kept in code; this host's if left out.
         """
         if self.schedule_in_code is not None:
-            return rules.InCode(self.schedule_in_code)
+            return rules.InCode(self.schedule_in_code, default_zone, now)
         return rules.recurrence(self.schedule, self.zone(default_zone))
 
-    def first_due(self, since: datetime, default_zone: tzinfo) -> datetime | None:
+    def first_due(self, since: datetime, default_zone: tzinfo, now: datetime | None = None) -> datetime | None:
         """Return when the entry is due first.
 
         :param since: when it was added, changed or resumed; what was due before is past.
         :param default_zone: the app's zone.
+        :param now: the time (see :meth:`recurrence`).
         :returns: an instant in UTC, or ``None`` if it is never due again.
         """
         if not self.active or self.is_finished:
@@ -254,23 +268,32 @@ class ScheduleEntry:
         anchor = self.start_time or self.last_run_at or self.changed_at or since
         if self.start_time is not None:
             since = max(since, self.start_time - timedelta(microseconds=1))
-        return self._unless_expired(self.recurrence(default_zone).due_after(since, anchor))
+        return self._unless_expired(self.recurrence(default_zone, now).due_after(since, anchor))
 
-    def due_after(self, due: datetime, since: datetime, default_zone: tzinfo) -> datetime | None:
+    def due_after(
+        self, due: datetime, since: datetime, default_zone: tzinfo, now: datetime | None = None
+    ) -> datetime | None:
         """Return when the entry is due after a due time.
 
         :param due: the due time that was served; an interval counts from it.
         :param since: due times up to this moment are passed over.
         :param default_zone: the app's zone.
+        :param now: the time (see :meth:`recurrence`).
         :returns: an instant in UTC, or ``None`` if it is never due again.
         """
-        following = self.recurrence(default_zone).due_after(max(due, since), due)
+        following = self.recurrence(default_zone, now).due_after(max(due, since), due)
         return self._unless_expired(following)
 
     def _unless_expired(self, due: datetime | None) -> datetime | None:
         if due is None or (self.expires_at is not None and due >= self.expires_at):
             return None
         return due
+
+    @property
+    def is_in_code(self) -> bool:
+        """Whether it has what only code can hold."""
+        texts = (self.definition()[name] for name in ("args", "kwargs", "options"))
+        return set(self.schedule) == {"code"} or any(str(text).startswith(CODE_MARK) for text in texts)
 
     @property
     def is_finished(self) -> bool:
@@ -386,6 +409,12 @@ class ScheduleEntry:
         given = {name: value for name, value in record.items() if name not in RECORD_FIELDS and value is not None}
         given.setdefault("name", record_name(record))
         given["planned"] = record.get("plan")
+        for name in STATE_TIMES:
+            # Text would do for us, and not for the statements that compare it with times.
+            if name in given and not isinstance(given[name], datetime):
+                if name != "next_run_at":
+                    raise InvalidSchedule(f"{name} holds {given[name]!r}: give a time such as time::now()")
+                del given[name], given["planned"]  # planned anew
         for name in ("args", "kwargs", "options"):
             if isinstance(given.get(name), str):
                 given[name] = _loaded(name, given[name], in_code)

@@ -36,13 +36,17 @@ def code_entries(app: Celery) -> tuple[dict[str, ScheduleEntry], dict[str, str]]
 
     :returns: those of ``beat_schedule`` (where ``add_periodic_task`` puts its own) and
         of class tasks, by name; and for each that is wrong, why.
+    :raises InvalidSchedule: if ``beat_schedule`` is no dict.
     """
     given: dict[str, Any] = {
         task.name: {"task": task.name, "schedule": task.schedule, **task.entry}
         for task in app.tasks.values()
         if isinstance(task, PeriodicTask) and task.schedule is not None
     }
-    given.update(app.conf.beat_schedule or {})
+    in_settings = app.conf.beat_schedule or {}
+    if not isinstance(in_settings, Mapping):
+        raise InvalidSchedule(f"beat_schedule holds {in_settings!r}: give a dict of entries by name")
+    given.update(in_settings)
     return checked_entries(given)
 
 

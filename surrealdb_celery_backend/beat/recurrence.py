@@ -20,7 +20,7 @@ import functools
 import re
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -42,6 +42,9 @@ SEARCH_YEARS = 41
 
 HOURS_PER_DAY = 24
 MINUTES_PER_HOUR = 60
+
+#: How far ahead an event of the sun is searched, in days: at the poles it rises once a year.
+POLAR_DAYS = 2 * 366
 
 #: Units of a written duration such as ``1h30m``, in seconds.
 DURATION_UNITS = {
@@ -83,11 +86,14 @@ class Interval(Recurrence):
         self.every = every
         self.zone = zone
 
-    def due_after(self, moment: datetime, anchor: datetime) -> datetime:
-        if self.zone is not None:
-            return self._rounded_after(moment, self.zone)
-        steps = (moment - anchor) // self.every + 1
-        return (anchor + steps * self.every).astimezone(timezone.utc)
+    def due_after(self, moment: datetime, anchor: datetime) -> datetime | None:
+        try:
+            if self.zone is not None:
+                return self._rounded_after(moment, self.zone)
+            steps = (moment - anchor) // self.every + 1
+            return (anchor + steps * self.every).astimezone(timezone.utc)
+        except OverflowError:  # after the year 9999
+            return None
 
     def _rounded_after(self, moment: datetime, zone: tzinfo) -> datetime:
         local = moment.astimezone(zone)
@@ -215,18 +221,33 @@ class Solar(Recurrence):
         except (ValueError, TypeError) as error:
             raise InvalidSchedule(f"schedule is no solar event: {error}") from error
 
-    def due_after(self, moment: datetime, anchor: datetime) -> datetime:
+    def due_after(self, moment: datetime, anchor: datetime) -> datetime | None:
         moment = moment.astimezone(timezone.utc)
-        # Celery gives what remains from "now": with now and the last run at the
-        # same moment that is the distance to the event.
-        self._solar.nowfun = lambda: moment
-        due: datetime = moment + self._solar.remaining_estimate(moment)
+        event = self._event_after(moment)
+        if event is None:
+            return None
         # The event is computed to a fraction of a second, and asked for again it
         # can come out a little later: whole seconds tell the same event from the next.
-        due = due.replace(microsecond=0) + timedelta(seconds=1)
+        due = event.replace(microsecond=0) + timedelta(seconds=1)
         if due <= moment + timedelta(seconds=1):
             return self.due_after(moment + timedelta(minutes=1), moment)
         return due
+
+    def _event_after(self, moment: datetime) -> datetime | None:
+        # Not by Celery's `remaining_estimate`: where the sun does not rise or set it gives
+        # when to look again, which cannot be told from an event.
+        ephem, cal = self._solar.ephem, self._solar.cal
+        centre = {"use_center": True} if self._solar.use_center else {}
+        start = ephem.Date(moment)
+        for _ in range(POLAR_DAYS):
+            try:
+                event = getattr(cal, self._solar.method)(ephem.Sun(), start=start, **centre)
+            except ephem.CircumpolarError:
+                start = cal.next_antitransit(ephem.Sun(), start=start)
+            else:
+                found: datetime = event.datetime()
+                return found.replace(tzinfo=timezone.utc)
+        return None
 
     def describe(self) -> str:
         return f"{self.event} at {self.latitude}, {self.longitude}"
@@ -252,19 +273,41 @@ class InCode(Recurrence):
     """A schedule object of the project's own class, which only code can hold.
 
     :param schedule: the object, an instance of Celery's ``BaseSchedule``.
+    :param zone: the app's zone, in which the object is told the time.
+    :param now: the time; this host's if left out.
     """
 
-    def __init__(self, schedule: Any) -> None:
+    def __init__(self, schedule: Any, zone: tzinfo = timezone.utc, now: datetime | None = None) -> None:
         self.schedule = schedule
+        self.zone = zone
+        self.now = now or datetime.now(timezone.utc)
 
     def due_after(self, moment: datetime, anchor: datetime) -> datetime:
-        now = datetime.now(timezone.utc)
-        is_due, seconds = self.schedule.is_due(moment)
-        due = now if is_due else now + timedelta(seconds=seconds)
-        return max(due.replace(microsecond=0), moment + timedelta(seconds=1))
+        return max(self.not_before(moment) or _whole_second(self.now), moment + timedelta(seconds=1))
+
+    def not_before(self, last_run_at: datetime) -> datetime | None:
+        """Return when to ask the schedule again, or ``None`` if it is due now.
+
+        That it is not due says when to ask, not when it is due: a schedule may wait for something.
+
+        :param last_run_at: when it ran last, or was added.
+        """
+        given = getattr(self.schedule, "nowfun", None)
+        if given is None:
+            self.schedule.nowfun = lambda: self.now.astimezone(self.zone)
+        try:
+            is_due, seconds = self.schedule.is_due(last_run_at)
+        finally:
+            self.schedule.nowfun = given
+        return None if is_due else _whole_second(self.now + timedelta(seconds=seconds))
 
     def describe(self) -> str:
         return f"in code: {self.schedule!r}"
+
+
+def _whole_second(moment: datetime) -> datetime:
+    """Return the first whole second that is not before a moment."""
+    return moment.replace(microsecond=0) + timedelta(seconds=1 if moment.microsecond else 0)
 
 
 def as_instant(wall: datetime, zone: tzinfo) -> datetime:
@@ -347,7 +390,8 @@ def schedule_data(schedule: object) -> tuple[dict[str, Any], str | None]:
         celery_schedules.solar: _solar_data,
     }.get(type(schedule))
     if as_data is None or (schedule.nowfun is not None and zone is None):
-        return {"code": repr(schedule)}, None
+        # Without the address, which is another one in each process.
+        return {"code": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(schedule))}, None
     return as_data(schedule), zone
 
 
@@ -375,12 +419,15 @@ def duration(written: str) -> timedelta:
     :raises InvalidSchedule: if it cannot be read.
     """
     text = written.strip()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return timedelta(seconds=float(text))
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhdw])", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise InvalidSchedule(f"{written!r} is no duration: give seconds, such as 15, or units, such as 1h30m")
-    return timedelta(seconds=sum(float(number) * DURATION_UNITS[unit] for number, unit in parts))
+    parts = [(text, "s")] if re.fullmatch(r"\d+(\.\d+)?", text) else []
+    if not parts:
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhdw])", text)
+        if not parts or "".join(number + unit for number, unit in parts) != text:
+            raise InvalidSchedule(f"{written!r} is no duration: give seconds, such as 15, or units, such as 1h30m")
+    try:
+        return timedelta(seconds=sum(float(number) * DURATION_UNITS[unit] for number, unit in parts))
+    except OverflowError:
+        raise InvalidSchedule(f"{written!r} is too long for a duration: give 999999999d at most") from None
 
 
 def written_duration(length: timedelta) -> str:
@@ -412,9 +459,11 @@ def moment_of(field: str, value: object, zone: tzinfo) -> datetime:
             moment = None
     if not isinstance(moment, datetime):
         raise InvalidSchedule(f"{field} holds {value!r}: give a time such as '2026-12-24T18:00:00+01:00'")
-    if moment.tzinfo is None:
-        return as_instant(moment, zone)
-    return moment
+    try:
+        instant = as_instant(moment, zone) if moment.tzinfo is None else moment.astimezone(timezone.utc)
+    except OverflowError:
+        raise InvalidSchedule(f"{field} holds {value!r}: give a time of the years 1 to 9999") from None
+    return instant if moment.tzinfo is None else moment
 
 
 def nearest(name: str, known: tuple[str, ...]) -> str:
@@ -468,9 +517,13 @@ def _cron_text(name: str, value: object) -> str:
         return value.strip()
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if isinstance(value, (list, tuple, set, frozenset)) and value:
-        return ",".join(str(part) for part in sorted(value))
+    if isinstance(value, (list, tuple, set, frozenset, range)) and value:
+        return ",".join(str(part) for part in (sorted(value) if _are_numbers(value) else value))
     raise InvalidSchedule(f"schedule.{name} holds {value!r}: give text such as '*/15'")
+
+
+def _are_numbers(values: Iterable[object]) -> bool:
+    return all(isinstance(value, int) for value in values)
 
 
 @functools.lru_cache(maxsize=4096)

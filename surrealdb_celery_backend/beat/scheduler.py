@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -61,6 +62,9 @@ OUTAGES = (
     errors.ServerOutOfOrder,
 )
 
+#: What no retry helps with, at no time: mistakes in the code.
+NO_OUTAGES = (errors.ConnectionClosed, InvalidSchedule)
+
 
 @dataclass
 class Planned:
@@ -72,6 +76,7 @@ class Planned:
         record made before the tables were defined.
     :param due: when it is due next, or ``None``.
     :param runs: how often it was fired.
+    :param ran_at: when it ran last by its schedule, or was added.
     """
 
     record: RecordID
@@ -79,6 +84,7 @@ class Planned:
     revision: str | None
     due: datetime | None
     runs: int
+    ran_at: datetime
 
 
 @dataclass
@@ -196,16 +202,20 @@ class SurrealDBScheduler(Scheduler):
             # Called by the handler of a signal, in the middle of a tick that may hold a lock:
             # Celery ends the tick by an exception, and then calls again.
             return
-        if self.lease.token is not None and self._away_since is None:
-            try:
-                self._settle()
-                self.lease.release()
-            except SurrealDBBackendError as error:
-                logger.warning("beat: the lease could not be given back: %s", error)
-        self._stop_listening()
-        self.database.close()
-        self._is_active = False
-        super().close()
+        self._is_busy = True  # a second signal may come in the middle of this
+        try:
+            if self.lease.token is not None and self._away_since is None:
+                try:
+                    self._settle()
+                    self.lease.release()
+                except SurrealDBBackendError as error:
+                    logger.warning("beat: the lease could not be given back: %s", error)
+            self._stop_listening()
+            self.database.close()
+            self._is_active = False
+            super().close()
+        finally:
+            self._is_busy = False
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Fire what is due.
@@ -227,7 +237,7 @@ class SurrealDBScheduler(Scheduler):
         except BrokerAway as error:
             return self._pause_for_broker(error)
         except SurrealDBBackendError as error:
-            if not (isinstance(error, OUTAGES) or self._has_answered) or isinstance(error, errors.ConnectionClosed):
+            if not (isinstance(error, OUTAGES) or self._has_answered) or isinstance(error, NO_OUTAGES):
                 raise
             return self._pause(error)
         self._resume()
@@ -337,29 +347,39 @@ class SurrealDBScheduler(Scheduler):
         self.install_default_entries({**self._in_code, **mistakes})
         defaults, _ = checked_entries(self._default_entries)
         self._in_code.update(defaults)
-        stored = {record_name(record) for record in records}
-        obsolete = [
-            record
-            for record in records
-            if record.get("source") == "code"
-            and record_name(record) not in self._in_code
-            and record_name(record) not in mistakes
-        ]
+        obsolete = [record for record in records if self._is_obsolete(record)]
+        gone = {str(record["id"]) for record in obsolete}
+        kept = [record for record in records if str(record["id"]) not in gone]
+        stored = {record_name(record) for record in kept}
+        taken = {str(record["id"]) for record in kept}
         new = [self._new_record(e) for name, e in self._in_code.items() if name not in stored]
         for name, mistake in mistakes.items():
             if name not in stored:
                 new.append({"id": self._record(name), "name": name, "source": "code", "broken": mistake})
+        for record in new:
+            if str(record["id"]) in taken:  # by an entry that somebody renamed
+                record["id"] = self._record(str(uuid.uuid4()))
+        # First, because what is new may have the id of what goes.
+        if obsolete:
+            remove_records(self.database, [record["id"] for record in obsolete])
         added: list[dict[str, Any]] = []
         for part in _parts(new, WRITES_AT_ONCE):
             added += self.database.run(statements.insert_schedules(self._tables[statements.SCHEDULE]), entries=part)
-        if obsolete:
-            remove_records(self.database, [record["id"] for record in obsolete])
+        for record in obsolete:
+            if record_name(record) not in self._in_code:
+                logger.info("beat: entry %r is removed: code has it no more", record_name(record))
         for record in added:
             logger.info("beat: entry %r of the code is added", record_name(record))
-        for record in obsolete:
-            logger.info("beat: entry %r is removed: code has it no more", record_name(record))
-        gone = {str(record["id"]) for record in obsolete}
-        return [record for record in records if str(record["id"]) not in gone] + added
+        return kept + added
+
+    def _is_obsolete(self, record: Mapping[str, Any]) -> bool:
+        name = record_name(record)
+        if record.get("source") != "code":
+            return False
+        if name in self._in_code:
+            # A stand-in of when code got it wrong.
+            return record.get("task") is None and record.get("schedule") is None
+        return name not in self._mistakes
 
     def _new_record(self, entry: ScheduleEntry) -> dict[str, Any]:
         now = self.clock.now()
@@ -430,7 +450,9 @@ class SurrealDBScheduler(Scheduler):
             reason = self._mistakes.get(name, str(error))
             self._mark_broken(record["id"], name, record.get("revision"), reason)
             return
-        planned = Planned(record["id"], entry, record.get("revision"), due, entry.total_run_count)
+        now = self.clock.now()
+        ran_at = min(entry.last_run_at or entry.changed_at or now, now)
+        planned = Planned(record["id"], entry, record.get("revision"), due, entry.total_run_count, ran_at)
         self._planned[key] = planned
         self._names[name] = key
         if entry.run_requested_at is not None:
@@ -449,11 +471,11 @@ class SurrealDBScheduler(Scheduler):
 
     def _first_due(self, entry: ScheduleEntry, since: datetime) -> datetime | None:
         try:
-            return entry.first_due(since, self.app.timezone)
+            return entry.first_due(since, self.app.timezone, self.clock.now())
         except InvalidSchedule:
             raise
         except Exception as error:  # a schedule class of the project's may raise anything
-            raise InvalidSchedule(f"schedule cannot say its next run: {error!r}") from error
+            raise InvalidSchedule(_no_next_run(error)) from error
 
     def _push_due(self, key: str, planned: Planned) -> None:
         if planned.due is not None:
@@ -488,7 +510,7 @@ class SurrealDBScheduler(Scheduler):
             planned = self._planned.get(key)
             if planned is None or planned.due != due:
                 continue  # it was changed or removed since
-            if self._is_too_late(planned, due, now):
+            if self._is_too_late(planned, due, now) or self._is_not_due_yet(planned, now):
                 continue
             firings.append(self._firing(planned, due, asked=False))
         return firings
@@ -503,14 +525,36 @@ class SurrealDBScheduler(Scheduler):
             return False
         planned.due = entry.due_after(due, now - timedelta(seconds=deadline), self.app.timezone)
         self._push_due(str(planned.record), planned)
+        self._plan(planned, planned.revision)
+        return True
+
+    def _plan(self, planned: Planned, revision: str | None) -> None:
         self._plans.append(
             {
                 "entry": planned.record,
-                "revision": planned.revision,
+                "revision": revision,
                 "next": planned.due,
-                "plan": entry.plan(self.app.timezone),
+                "plan": planned.entry.plan(self.app.timezone),
             }
         )
+
+    def _is_not_due_yet(self, planned: Planned, now: datetime) -> bool:
+        """Ask a schedule class of the project's again, which may wait for something."""
+        entry = planned.entry
+        rule = entry.recurrence(self.app.timezone, now)
+        if not isinstance(rule, rules.InCode):
+            return False
+        try:
+            ask_at = rule.not_before(planned.ran_at)
+        except Exception as error:
+            planned.due = None
+            self._mark_broken(planned.record, entry.name, planned.revision, _no_next_run(error))
+            return True
+        if ask_at is None:
+            return False
+        planned.due = max(ask_at, now + timedelta(seconds=1))
+        self._push_due(str(planned.record), planned)
+        self._plan(planned, planned.revision)
         return True
 
     def _firing(self, planned: Planned, due: datetime, *, asked: bool) -> Firing:
@@ -530,12 +574,17 @@ class SurrealDBScheduler(Scheduler):
             ours = self._claimed(waiting)
             for key, is_sent in ours.items():
                 firing = waiting[key]
-                if is_sent:
+                if not firing.asked and firing.planned.due != firing.due:
+                    pass  # a run that was asked for was the last one
+                elif is_sent:
                     self._advance(firing)
                 else:
                     self._send(firing)
                 del waiting[key]
             self._settle()
+        except BrokerAway:
+            self._settle()
+            raise
         finally:
             # Whatever stood in the way, what was not sent stays due.
             for firing in waiting.values():
@@ -629,24 +678,72 @@ class SurrealDBScheduler(Scheduler):
             options={**entry.options, "headers": headers, "task_id": firing.task_id},
         )
         try:
-            self.apply_async(message, producer=self.producer, advance=False)
+            self._publish(message)
+        except BrokerAway:
+            raise
         except Exception as error:
             cause = error.__context__ if isinstance(error, SchedulingError) else error
-            if self._is_brokers(cause):
-                self._drop_producer()
-                raise BrokerAway(str(cause)) from error
             self._mark_broken(
                 firing.planned.record,
                 entry.name,
                 firing.planned.revision,
                 f"it cannot be sent: {cause}",
             )
-            self._write_plans()
-            firing.planned.due = None
-            self._asked.pop(str(firing.planned.record), None)
+            self._try_again_when_due(firing)
             return
         logger.debug("%s sent. id->%s", entry.task, firing.task_id)
+        was_broken = self._reported.pop(str(firing.planned.record), None) is not None
+        revision = firing.planned.revision
         self._advance(firing)
+        if was_broken and firing.planned.due is not None:
+            self._plan(firing.planned, revision)
+
+    def _try_again_when_due(self, firing: Firing) -> None:
+        """Plan what follows a firing that could not be sent: what was in the way may be gone by then."""
+        planned, now = firing.planned, self.clock.now()
+        key = str(planned.record)
+        if firing.asked:
+            self._asked.pop(key, None)
+        else:
+            try:
+                planned.due = planned.entry.due_after(firing.due, now, self.app.timezone, now)
+            except Exception:  # a schedule class of the project's may raise anything
+                planned.due = None
+            planned.ran_at = firing.due
+            self._push_due(key, planned)
+        if planned.due is not None:
+            self._plans[-1].update(next=planned.due, plan=planned.entry.plan(self.app.timezone))
+        self._write_plans()
+
+    def _publish(self, message: Any) -> None:
+        """Send a message.
+
+        :raises BrokerAway: if the broker does not take it.
+        :raises Exception: anything else is the entry's own mistake.
+        """
+        for is_last in (False, True):
+            try:
+                self.apply_async(message, producer=self.producer, advance=False)
+            except Exception as error:
+                cause = error.__context__ if isinstance(error, SchedulingError) else error
+                if not self._is_brokers(cause):
+                    raise
+                self._drop_producer()
+                if isinstance(cause, OperationalError) or not self._is_broker_there():
+                    raise BrokerAway(str(cause)) from error
+                # Also an entry's own mistake may be of a kind that a broker's are (with
+                # Redis a KeyError is): where a new connection does not help it is.
+                if is_last:
+                    raise
+            else:
+                return
+
+    def _is_broker_there(self) -> bool:
+        try:
+            self._ensure_connected()
+        except Exception:
+            return False
+        return True
 
     def _ensure_connected(self) -> Any:
         # Without Celery's many retries: in between beat renews its lease and takes in changes.
@@ -666,22 +763,44 @@ class SurrealDBScheduler(Scheduler):
         """Plan what follows a firing, in mind; :meth:`_settle` tells the database."""
         planned = firing.planned
         entry = planned.entry
-        planned.runs += 1
         key = str(planned.record)
+        planned.runs += 1
+        if entry.max_runs is not None and planned.runs >= entry.max_runs:
+            planned.runs = self._counted(planned)
+        has_run_enough = entry.max_runs is not None and planned.runs >= entry.max_runs
         if firing.asked:
             self._asked.pop(key, None)
-            self._sent.append((firing, None, False))
+            self._sent.append((firing, None, has_run_enough))
+            if has_run_enough:
+                planned.due = planned.revision = None
             return
-        following = entry.due_after(firing.due, self.clock.now() - self.catch_up, self.app.timezone)
-        has_run_enough = entry.max_runs is not None and planned.runs >= entry.max_runs
+        now = self.clock.now()
+        is_broken = False
+        try:
+            following = entry.due_after(firing.due, now - self.catch_up, self.app.timezone, now)
+        except Exception as error:  # a schedule class of the project's may raise anything
+            following, is_broken = None, True
+            self._mark_broken(planned.record, entry.name, planned.revision, _no_next_run(error))
         if entry.one_off or has_run_enough:
             following = None
-        if following is None:
+        is_finished = following is None and not is_broken
+        if is_finished:
             # The entry becomes inactive: whatever is read of it from now on is a change.
             planned.revision = None
-        planned.due = following
+        planned.due, planned.ran_at = following, firing.due
         self._push_due(key, planned)
-        self._sent.append((firing, following, following is None))
+        self._sent.append((firing, following, is_finished))
+
+    def _counted(self, planned: Planned) -> int:
+        """Return how often an entry ran, this run included: somebody may have set the count back."""
+        try:
+            found = self.database.run(statements.FETCH_SCHEDULES, records=[planned.record]) or []
+        except SurrealDBBackendError:
+            return planned.runs  # the run is sent: it must be settled, and not be sent again
+        counted = found[0].get("total_run_count") if found else None
+        if not isinstance(counted, int):
+            return planned.runs
+        return counted + 1 + sum(firing.planned is planned for firing, _, _ in self._sent)
 
     def _settle(self) -> None:
         """Tell the database what was sent."""
@@ -691,12 +810,14 @@ class SurrealDBScheduler(Scheduler):
         for firing, following, is_finished in self._sent:
             fields: dict[str, Any] = {
                 "entry": firing.planned.record,
-                "due": _microseconds(firing.due),
+                # A time of ours has microseconds, one of the database's may have more.
+                "due": firing.due,
+                "until": firing.due + timedelta(microseconds=1),
+                "finished": is_finished,
             }
             if firing.asked:
                 asked.append(fields)
                 continue
-            fields["finished"] = is_finished
             if following is not None:
                 # Without a plan the entry is planned anew when somebody resumes it.
                 fields["plan"] = firing.planned.entry.plan(self.app.timezone)
@@ -831,5 +952,5 @@ def _parts(values: list[Any], size: int) -> Iterable[list[Any]]:
         yield values[start : start + size]
 
 
-def _microseconds(moment: datetime) -> int:
-    return (moment - EPOCH) // timedelta(microseconds=1)
+def _no_next_run(error: Exception) -> str:
+    return f"schedule cannot say its next run: {error!r}"

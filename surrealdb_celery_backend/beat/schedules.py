@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -115,10 +116,12 @@ class Schedules:
         """
         self._open()
         found = self._find([name])
-        if name not in found:
-            names = tuple(record_name(each.record) for each in self.stored())
-            raise ScheduleNotFound(f"there is no schedule entry {name!r}{nearest(name, names)}")
-        return self._stored(found[name])
+        if name in found:
+            return self._stored(found[name])
+        stored = {each.name: each for each in self.stored()}
+        if name in stored:  # made by hand, with an id that is no text
+            return stored[name]
+        raise ScheduleNotFound(f"there is no schedule entry {name!r}{nearest(name, tuple(stored))}")
 
     def next_runs(self, entry: ScheduleEntry, count: int = 5) -> list[datetime]:
         """Return when an entry is due next.
@@ -144,9 +147,12 @@ class Schedules:
         if self._find([entry.name]):
             raise ScheduleExists(f"there is a schedule entry {entry.name!r} already: change it, or choose another name")
         outcome = self._write("CREATE", self._record(entry.name), entry.definition())
-        if isinstance(outcome, Failure):
-            if outcome.error is RecordExists:
+        if isinstance(outcome, Failure) and outcome.error is RecordExists:
+            if self._find([entry.name]):
                 raise ScheduleExists(f"there is a schedule entry {entry.name!r} already")
+            # An entry that somebody renamed has the id.
+            outcome = self._write("CREATE", self._record(str(uuid.uuid4())), entry.definition())
+        if isinstance(outcome, Failure):
             raise outcome.exception()
         return self._entry(self._stored(outcome[0]))
 
@@ -191,12 +197,20 @@ class Schedules:
         :raises ScheduleNotFound: if there is none of that name.
         :raises InvalidSchedule: if it has run as often as it may.
         """
+        self.check_resume(name)
+        return self.change(name, active=True)
+
+    def check_resume(self, name: str) -> None:
+        """Check that an entry can be resumed.
+
+        :raises ScheduleNotFound: if there is none of that name.
+        :raises InvalidSchedule: if it has run as often as it may.
+        """
         entry = self.get(name)
         if entry.is_finished:
             raise InvalidSchedule(
                 f"{name!r} has run {entry.total_run_count} times and max_runs is {entry.max_runs}: raise max_runs"
             )
-        return self.change(name, active=True)
 
     def run(self, name: str) -> ScheduleEntry:
         """Ask the active beat to run an entry now, outside its schedule, even if it is paused.
@@ -216,12 +230,22 @@ class Schedules:
         :raises ScheduleNotFound: if there is none of that name.
         :raises InvalidSchedule: if code put it there.
         """
+        stored = self.check_remove(name, also_of_code=also_of_code)
+        remove_records(self._connection, [stored.record["id"]])
+
+    def check_remove(self, name: str, *, also_of_code: bool = False) -> StoredSchedule:
+        """Check that an entry can be removed, and return its record.
+
+        :param also_of_code: also if code put it there.
+        :raises ScheduleNotFound: if there is none of that name.
+        :raises InvalidSchedule: if code put it there.
+        """
         stored = self.find(name)
         if stored.record.get("source") == "code" and not also_of_code:
             raise InvalidSchedule(
                 f"{name!r} is in the code, which adds it again when a beat starts: pause it, or remove it from the code"
             )
-        remove_records(self._connection, [stored.record["id"]])
+        return stored
 
     def import_entries(self, entries: Iterable[ScheduleEntry], *, replace: bool = False) -> list[ScheduleEntry]:
         """Add entries, all or none.
@@ -243,13 +267,19 @@ class Schedules:
             except InvalidSchedule as error:
                 raise InvalidSchedule(f"{entry.name!r}: {error}") from error
         self._open()
-        present = self._find(names)
+        present, taken = self._look_up(names)
         if present and not replace:
             raise ScheduleExists(
                 f"there is a schedule entry {next(iter(present))!r} already: replace it, or choose another name"
             )
         added = [
-            {**entry.definition(), "id": self._record(entry.name)} for entry in entries if entry.name not in present
+            {
+                **entry.definition(),
+                # Not the id that an entry has which somebody renamed.
+                "id": self._record(str(uuid.uuid4()) if str(self._record(entry.name)) in taken else entry.name),
+            }
+            for entry in entries
+            if entry.name not in present
         ]
         # One transaction: a file is imported whole or not at all.
         self._connection.run_all(
@@ -273,7 +303,8 @@ class Schedules:
         if not entry.active or entry.is_finished:
             return
         now = datetime.now(timezone.utc)
-        if not entry.next_runs(1, now, self.app.timezone) and entry.next_run_at is None:
+        is_planned = entry.next_run_at is not None and entry.planned == entry.plan(self.app.timezone)
+        if not entry.next_runs(1, now, self.app.timezone) and not is_planned:
             raise InvalidSchedule("schedule is never due any more: its time has passed")
 
     # -- inside -----------------------------------------------------------------------------------
@@ -292,12 +323,17 @@ class Schedules:
         return RecordID(self._table, name)
 
     def _find(self, names: list[str]) -> dict[str, dict[str, Any]]:
+        return self._look_up(names)[0]
+
+    def _look_up(self, names: list[str]) -> tuple[dict[str, dict[str, Any]], set[str]]:
+        """Return the records of names, and which of the ids that these would have are taken."""
         by_name, by_id = self._connection.run_all(
             statements.find_schedules(self._table),
             names=names,
             records=[self._record(name) for name in names],
         )
-        return {record_name(record): record for record in [*(by_id or []), *(by_name or [])]}
+        found = {record_name(record): record for record in [*(by_id or []), *(by_name or [])]}
+        return {name: found[name] for name in names if name in found}, {str(record["id"]) for record in by_id or []}
 
     def _stored(self, record: Mapping[str, Any]) -> StoredSchedule:
         name = record_name(record)

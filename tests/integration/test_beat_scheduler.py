@@ -21,14 +21,17 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 from celery import Celery
-from celery.schedules import crontab, schedule
+from celery.beat import BeatLazyFunc
+from celery.schedules import crontab, schedstate, schedule
+from kombu import Queue
+from kombu.exceptions import OperationalError
 
 from surrealdb_celery_backend.beat import ScheduleEntry, Schedules, SurrealDBScheduler
 from surrealdb_celery_backend.beat.clock import DatabaseClock
 from surrealdb_celery_backend.beat.lease import Lease
 from surrealdb_celery_backend.beat.scheduler import define_schedules
 from surrealdb_celery_backend.connection import Connection
-from surrealdb_celery_backend.errors import LeaseLost
+from surrealdb_celery_backend.errors import InvalidSchedule, LeaseLost
 from surrealdb_celery_backend.settings import Settings
 from tests.engines import Database, RunningEngine
 
@@ -752,6 +755,284 @@ def test_the_database_tells_the_time(beats: Beats) -> None:
     after = beats.database.query("RETURN time::now()")[0]
     # It can be wrong by what the answer took, and is not by what the host is.
     assert before - timedelta(seconds=PATIENCE) < told < after + timedelta(seconds=PATIENCE)
+
+
+def test_wrong_types_by_hand_stop_nothing(beats: Beats) -> None:
+    """What beat keeps, set by hand to something else: the entry is named or mended, and the others run."""
+    names = ("good", "count", "most", "next", "asked")
+    beats.app.conf.beat_schedule = {name: {"task": "shop.report", "schedule": 10} for name in names}
+    scheduler = beats.start()
+    # While beat has them in mind …
+    beats.database.query(
+        "UPDATE schedule SET total_run_count = 'x' WHERE name = 'count';"
+        "UPDATE schedule SET total_run_count = 9223372036854775807 WHERE name = 'most';"
+        "UPDATE schedule SET next_run_at = 'x' WHERE name = 'next';"
+        "UPDATE schedule SET run_requested_at = 'x' WHERE name = 'asked';"
+    )
+    for _ in range(3):
+        beats.clock.advance(10)
+        tick_until_idle(scheduler)
+    counts = Counter(message.headers["periodic_task_name"] for message in beats.sent())
+    assert counts == {"good": 3, "count": 3, "most": 3, "next": 3}
+    assert beats.records()["asked"]["broken"] == "run_requested_at holds 'x': give a time such as time::now()"
+    assert beats.records()["count"]["total_run_count"] == 3
+    scheduler.close()
+    # … and when it reads them.
+    beats.database.query("UPDATE schedule SET total_run_count = 'x' WHERE name = 'count'")
+    beats.database.query("CREATE schedule:mixed SET task = 'shop.report', schedule = {minute: [1, 'a']}")
+    heir = beats.start(beats.new_app(beat_schedule=beats.app.conf.beat_schedule))
+    beats.clock.advance(10)
+    tick_until_idle(heir)
+    assert {message.headers["periodic_task_name"] for message in beats.sent()} == {"good", "most", "next"}
+    records = {str(record["id"].id): record for record in beats.database.query("SELECT * FROM schedule")[0]}
+    assert records["count"]["broken"].startswith("total_run_count holds 'x'")
+    assert records["mixed"]["broken"].startswith("schedule.minute holds '1,a'")
+
+
+def test_an_entry_renamed_by_hand_makes_room(beats: Beats) -> None:
+    """An entry of the code is there also where its id is that of an entry which somebody renamed."""
+    beats.app.conf.beat_schedule = {"a": {"task": "shop.report", "schedule": 10}}
+    beats.start().close()
+    beats.database.query("UPDATE schedule SET name = 'b'")
+    beats.start().close()
+    assert set(beats.records()) == {"a"}  # the renamed one was code's, and code has no `b`
+    beats.database.query("UPDATE schedule SET name = 'b', source = 'database'")
+    scheduler = beats.start()
+    assert set(beats.records()) == set(scheduler.schedule) == {"a", "b"}
+
+
+def test_a_mistake_in_the_code_can_be_mended_there(beats: Beats) -> None:
+    """An entry that code got wrong runs when the next deployment has it right."""
+    beats.app.conf.beat_schedule = {"a": {"task": "shop.report", "schedule": "bad"}}
+    beats.start().close()
+    assert "'bad'" in beats.records()["a"]["broken"]
+    scheduler = beats.start(beats.new_app(beat_schedule={"a": {"task": "shop.report", "schedule": 10}}))
+    beats.clock.advance(10)
+    tick_until_idle(scheduler)
+    assert len(beats.sent()) == 1
+    assert not beats.records()["a"].get("broken")
+
+
+def test_a_beat_schedule_that_is_no_dict_is_named(beats: Beats) -> None:
+    """A list of entries ends beat in one sentence, also if it was standing by before."""
+    beats.app.conf.beat_schedule = [{"task": "shop.report", "schedule": 10}]
+    with pytest.raises(InvalidSchedule, match="give a dict of entries by name"):
+        beats.start()
+    scheduler = beats.schedulers[-1]
+    scheduler._has_answered = True
+    with pytest.raises(InvalidSchedule, match="beat_schedule holds"):
+        scheduler.tick()
+
+
+def test_counts_that_are_set_back_count_anew(beats: Beats) -> None:
+    """After its count was set back an entry runs as often as max_runs says, not as beat remembers."""
+    scheduler = beats.start()
+    with beats.schedules() as schedules:
+        schedules.add(ScheduleEntry("a", "shop.report", 10, max_runs=5))
+        scheduler._take_in_changes()
+        beats.clock.moment = datetime.now(UTC) + timedelta(seconds=1)
+        for _ in range(4):
+            beats.clock.advance(10)
+            tick_until_idle(scheduler)
+        assert len(beats.sent()) == 4
+        schedules.change("a", total_run_count=0)
+    scheduler._take_in_changes()
+    for _ in range(7):
+        beats.clock.advance(10)
+        tick_until_idle(scheduler)
+    assert len(beats.sent()) == 5
+    assert beats.records()["a"]["active"] is False
+
+
+def test_a_run_that_was_asked_for_can_be_the_last(beats: Beats) -> None:
+    """Runs that are asked for count towards max_runs: with the last one the entry is paused."""
+    scheduler = beats.start()
+    with beats.schedules() as schedules:
+        schedules.add(ScheduleEntry("a", "shop.report", 10, max_runs=2))
+        scheduler._take_in_changes()
+        beats.clock.moment = datetime.now(UTC) + timedelta(seconds=1)
+        beats.clock.advance(10)
+        tick_until_idle(scheduler)
+        schedules.run("a")
+        beats.clock.advance(10)  # and it is due as well
+        scheduler._take_in_changes()
+        for _ in range(3):
+            beats.clock.advance(10)
+            tick_until_idle(scheduler)
+            scheduler._take_in_changes()
+    assert len(beats.sent()) == 2
+    record = beats.records()["a"]
+    assert (record["active"], record["total_run_count"]) == (False, 2)
+    assert record.get("next_run_at") is None
+
+
+def test_a_schedule_class_is_asked_again_when_it_is_due(beats: Beats) -> None:
+    """That a schedule class is not due says when to ask it again: nothing runs while it waits for something."""
+
+    class Office(schedule):
+        is_open = False
+
+        def is_due(self, last_run_at: datetime) -> Any:
+            return super().is_due(last_run_at) if Office.is_open else schedstate(False, 5)
+
+    beats.app.conf.beat_schedule = {"office": {"task": "shop.report", "schedule": Office(60)}}
+    scheduler = beats.start()
+    for _ in range(12):
+        beats.clock.advance(10)
+        tick_until_idle(scheduler)
+    assert beats.sent() == []
+    Office.is_open = True
+    beats.clock.advance(10)
+    tick_until_idle(scheduler)
+    assert len(beats.sent()) == 1
+
+
+def test_a_schedule_class_goes_by_the_clock_of_the_database(beats: Beats) -> None:
+    """A host that is an hour ahead of the database runs a schedule class as often as any other."""
+
+    class Odd(schedule):
+        pass
+
+    beats.clock.moment = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+    beats.app.conf.beat_schedule = {"odd": {"task": "shop.report", "schedule": Odd(600)}}
+    scheduler = beats.start()
+    for _ in range(12):
+        beats.clock.advance(300)
+        tick_until_idle(scheduler)
+    assert len(beats.sent()) == 6
+
+
+def test_a_schedule_class_that_raises_stops_nothing(beats: Beats) -> None:
+    """Whenever a schedule class raises, its entry is broken, what was sent is settled, and the others run."""
+
+    class Odd(schedule):
+        raises = False
+
+        def is_due(self, last_run_at: datetime) -> Any:
+            if Odd.raises:
+                raise RuntimeError("no idea")
+            return super().is_due(last_run_at)
+
+    beats.app.conf.beat_schedule = {
+        "good": {"task": "shop.report", "schedule": 10},
+        "odd": {"task": "shop.report", "schedule": Odd(10)},
+    }
+    scheduler = beats.start()
+    publish = scheduler._publish
+
+    def publish_and_raise(message: Any) -> None:
+        publish(message)
+        Odd.raises = True
+
+    scheduler._publish = publish_and_raise
+    for _ in range(3):
+        beats.clock.advance(10)
+        tick_until_idle(scheduler)
+    assert Counter(message.headers["periodic_task_name"] for message in beats.sent()) == {"good": 3, "odd": 1}
+    scheduler.tick()
+    record = beats.records()["odd"]
+    assert record["broken"] == "schedule cannot say its next run: RuntimeError('no idea')"
+    assert (record["total_run_count"], record["active"]) == (1, True)
+    claims = beats.database.query("SELECT * FROM schedule_claim WHERE sent_at IS NONE")[0]
+    assert claims == []
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("mistake", [OSError("no such page"), KeyError("region"), "queue"])
+def test_a_mistake_that_looks_like_the_brokers_stops_nothing(beats: Beats, redis_url: str, mistake: Any) -> None:
+    """What an entry's own code raises is its own, also of a kind that a broker's errors are; the others run."""
+
+    def ask() -> None:
+        raise mistake
+
+    bad = {"options": {"queue": "nowhere"}} if mistake == "queue" else {"args": (BeatLazyFunc(ask),)}
+    app = beats.new_app(
+        broker_url=redis_url,
+        task_create_missing_queues=False,
+        beat_schedule={
+            "bad": {"task": "shop.report", "schedule": 5, **bad},
+            "good": {"task": "shop.report", "schedule": 10},
+        },
+    )
+    app.conf.task_queues = [Queue(beats.queue)]
+    scheduler = beats.start(app)
+    beats.clock.advance(20)
+    for _ in range(6):
+        scheduler.tick()
+    scheduler._drop_producer()
+    with redis.Redis.from_url(redis_url) as client:
+        messages = [json.loads(each) for each in client.lrange(beats.queue, 0, -1)]
+        client.delete(beats.queue)
+    assert [message["headers"]["periodic_task_name"] for message in messages] == ["good", "good"]
+    assert beats.records()["bad"]["broken"].startswith("it cannot be sent: ")
+    assert scheduler._broker_away_since is None
+
+
+def test_what_cannot_be_sent_is_tried_when_it_is_due_again(beats: Beats, caplog: pytest.LogCaptureFixture) -> None:
+    """An entry whose arguments could not be had is said once to be broken, tried at each due time, and runs again."""
+    answers: list[Any] = [ValueError("not now"), ValueError("not now"), 7]
+
+    def ask() -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    beats.app.conf.beat_schedule = {"a": {"task": "shop.report", "schedule": 10, "args": (BeatLazyFunc(ask),)}}
+    caplog.set_level(logging.ERROR)
+    scheduler = beats.start()
+    for _ in range(2):
+        beats.clock.advance(10)
+        tick_until_idle(scheduler)
+        assert beats.records()["a"]["broken"] == "it cannot be sent: not now"
+    assert len([each for each in caplog.records if "is broken" in each.getMessage()]) == 1
+    beats.clock.advance(10)
+    tick_until_idle(scheduler)
+    scheduler.tick()
+    [message] = beats.sent()
+    assert message.decode()[0] == [7]
+    record = beats.records()["a"]
+    assert not record.get("broken")
+    assert record["total_run_count"] == 1
+    assert record["next_run_at"] == beats.clock.now() + timedelta(seconds=10)
+
+
+def test_what_was_sent_is_settled_when_the_broker_goes_away(beats: Beats) -> None:
+    """Of several runs the broker takes one and goes away: the one is settled at once, not when it is back."""
+    beats.app.conf.beat_schedule = {name: {"task": "shop.report", "schedule": 10} for name in ("a", "b")}
+    scheduler = beats.start()
+    apply_async, sent = scheduler.apply_async, []
+
+    def only_one(*args: Any, **kwargs: Any) -> None:
+        if sent:
+            raise OperationalError("away")
+        sent.append(apply_async(*args, **kwargs))
+
+    scheduler.apply_async = only_one
+    beats.clock.advance(10)
+    assert scheduler.tick() > 0
+    assert len(beats.sent()) == 1
+    assert scheduler._sent == []
+    assert sorted(record["total_run_count"] for record in beats.records().values()) == [0, 1]
+
+
+def test_a_signal_while_beat_closes_waits_for_no_lock(beats: Beats) -> None:
+    """A second signal, while the lease is given back, ends beat; it does not ask the database for anything."""
+    scheduler = beats.start()
+    run, calls = scheduler.database.run, []
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        scheduler.close()  # as Celery's handler does
+        raise SystemExit
+
+    scheduler.database.run = interrupted
+    with pytest.raises(SystemExit):
+        scheduler.close()
+    scheduler.database.run = run
+    assert len(calls) == 1
+    scheduler.close()
+    assert scheduler.lease.token is None
 
 
 @contextmanager

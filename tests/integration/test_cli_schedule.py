@@ -239,3 +239,85 @@ def test_the_same_from_python(shell: Shell, schedules: Schedules) -> None:
     schedules.remove("e")
     with pytest.raises(ScheduleNotFound, match="no schedule entry 'e'"):
         schedules.get("e")
+
+
+def test_an_import_replaces_whole_fields(shell: Shell) -> None:
+    """A replaced entry is what the file says: nothing of another schedule, of arguments or limits stays in it."""
+    shell.ok(
+        "add", "a", "--task", "shop.report", "--every", "10", "--kwargs", '{"a": 1, "b": 2}', "--queue", "q",
+        "--timezone", "Asia/Tokyo", "--max-runs", "5", "--description", "d",
+    )  # fmt: skip
+    file = json.dumps([{"name": "a", "task": "shop.report", "schedule": {"minute": "5"}, "kwargs": {"c": 1}}])
+    shell.ok("import", "-", "--replace", stdin=file)
+    shown = shell.json("show", "a")
+    assert shown["schedule"] == {"minute": "5"}
+    assert shown["kwargs"] == {"c": 1}
+    assert shown["options"] == {}
+    assert (shown["timezone"], shown["max_runs"], shown["description"]) == (None, None, "")
+    assert "total_run_count holds 'x'" in shell.refused(
+        "import", "-", stdin=json.dumps([{"name": "b", "task": "shop.report", "schedule": 5, "total_run_count": "x"}])
+    )
+
+
+def test_names_and_ids_may_differ(shell: Shell) -> None:
+    """Entries made or renamed by hand are found by the names that `list` shows, and take no name from others."""
+    shell.database.query(
+        "CREATE schedule:5 SET task = 'shop.report', schedule = {timedelta: 5};"
+        "CREATE schedule:wrong SET name = 5, task = 'shop.report', schedule = {timedelta: 5};"
+        "CREATE schedule:a SET name = 'b', task = 'shop.report', schedule = {timedelta: 5};"
+        "CREATE schedule:c SET name = 'd', task = 'shop.report', schedule = {timedelta: 5};"
+    )
+    assert shell.json("show", "5")["name"] == "5"
+    assert "name holds 5" in shell.ok("show", "wrong")
+    shell.ok("add", "a", "--task", "shop.report", "--every", "5")
+    shell.ok("import", "-", stdin=json.dumps({"c": {"task": "shop.report", "schedule": 5}}))
+    assert {each["name"] for each in shell.json("list")} == {"5", "wrong", "a", "b", "c", "d"}
+    shell.ok("remove", "5", "wrong", "5")
+    assert {each["name"] for each in shell.json("list")} == {"a", "b", "c", "d"}
+
+
+def test_several_entries_are_changed_all_or_none(shell: Shell) -> None:
+    """If one of several names cannot be removed, paused or resumed, none is."""
+    shell.ok("add", "a", "--task", "shop.report", "--every", "5")
+    shell.ok("add", "over", "--task", "shop.report", "--every", "5", "--max-runs", "1")
+    shell.database.query(
+        "UPDATE schedule SET active = false, total_run_count = 1;"
+        "CREATE schedule:code SET name = 'code', task = 'shop.report', schedule = {timedelta: 5}, source = 'code';"
+        "CREATE schedule:bad SET name = 'bad', task = 'shop.report', schedule = {hour: '25'}"
+    )
+    before = shell.records()
+    assert "'code' is in the code" in shell.refused("remove", "a", "code")
+    assert "max_runs is 1: raise max_runs" in shell.refused("resume", "a", "over")
+    assert "'bad' is broken" in shell.refused("run", "a", "bad")
+    assert shell.records() == before
+
+
+def test_a_time_that_has_passed_is_refused_of_a_planned_entry(shell: Shell) -> None:
+    """An entry that beat has planned cannot be set to a time that has passed either."""
+    shell.ok("add", "a", "--task", "shop.report", "--every", "5")
+    shell.database.query("UPDATE schedule SET next_run_at = time::now() + 1h, plan = 'of before'")
+    assert "its time has passed" in shell.refused("set", "a", "--at", "2001-01-01")
+    late = "9999-12-31T23:59:59-05:00"
+    assert "give a time of the years 1 to 9999" in shell.refused("set", "a", "--expires-at", late)
+    assert "is too long" in shell.refused("set", "a", "--every", "99999999999d")
+
+
+def test_export_leaves_out_what_only_code_can_hold(shell: Shell) -> None:
+    """An import would make text of what stands for an object: such entries are named instead."""
+    shell.database.query(
+        "CREATE schedule:thing SET name = 'thing', task = 'shop.report', schedule = {timedelta: 5}, "
+        "args = 'code: [a thing]', source = 'code'"
+    )
+    shell.app.conf.beat_schedule = {"thing": {"task": "shop.report", "schedule": 5, "args": (object,)}}
+    result = shell("export", "--all")
+    assert json.loads(result.stdout) == []
+    assert "left out thing: only code can hold it" in result.stderr
+
+
+def test_options_of_a_broken_entry_are_kept(shell: Shell) -> None:
+    """`set --queue` on an entry that is broken adds to its options, and loses none."""
+    shell.database.query(
+        "CREATE schedule:bad SET name = 'bad', task = 'shop.report', schedule = {hour: '25'}, options = {priority: 3}"
+    )
+    shell.ok("set", "bad", "--every", "5", "--queue", "slow")
+    assert shell.json("show", "bad")["options"] == {"priority": 3, "queue": "slow"}

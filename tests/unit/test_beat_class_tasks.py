@@ -171,3 +171,9 @@ def test_a_time_limit_lets_the_coroutine_clean_up() -> None:
     with pytest.raises(KeyboardInterrupt):
         run_on_kept_loop(work())
     assert steps == ["cleaned up"]
+
+
+def test_an_execute_that_is_no_coroutine_is_named() -> None:
+    """An `execute` without `async` fails with what is wrong, not with a mistake of ours."""
+    with pytest.raises(TypeError, match="coroutine"):
+        run_on_kept_loop(42)  # type: ignore[arg-type]

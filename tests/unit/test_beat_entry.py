@@ -52,6 +52,9 @@ def entry(**fields: Any) -> ScheduleEntry:
         ({"max_runs": 0}, "max_runs holds 0: give a whole number above 0"),
         ({"max_runs": True}, "max_runs holds True"),
         ({"description": 5}, "description holds 5: give text"),
+        ({"expires_at": "9999-12-31T23:59:59-05:00"}, "expires_at holds '9999-12-31T23:59:59-05:00': give a time of"),
+        ({"total_run_count": "x"}, "total_run_count holds 'x': give a whole number, 0 or above"),
+        ({"last_run_at": "x"}, "last_run_at holds 'x': give a time such as"),
         ({"source": "elsewhere"}, "source holds 'elsewhere': it is 'code' or 'database'"),
     ],
 )

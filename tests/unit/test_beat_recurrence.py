@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
-from celery.schedules import crontab, schedule
+from celery.schedules import BaseSchedule, crontab, schedule
 
 from surrealdb_celery_backend.beat import recurrence as rules
 from surrealdb_celery_backend.errors import InvalidSchedule
@@ -223,6 +223,29 @@ def test_the_sun_sets_once_a_day() -> None:
     assert all(each.hour == 19 and 25 < each.minute < 40 for each in found)
 
 
+def test_where_the_sun_does_not_set_nothing_is_due() -> None:
+    """Through the polar day there is no sunset; at the pole itself none is found in years."""
+    pytest.importorskip("ephem")
+    june = datetime(2026, 6, 1, tzinfo=UTC)
+    svalbard = rules.recurrence({"solar": "sunset", "latitude": 78.2, "longitude": 15.6}, UTC)
+    first = svalbard.due_after(june, june)
+    assert first is not None
+    assert (first.month, first.day) == (8, 24)
+    pole = rules.recurrence({"solar": "sunrise", "latitude": 90, "longitude": 0}, UTC)
+    assert pole.due_after(june, june) is None
+
+
+def test_an_interval_ends_with_the_calendar() -> None:
+    """What would be due after the year 9999 is not due any more."""
+    rule = rules.recurrence({"timedelta": 5000 * 365 * 86400}, UTC)
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    first = rule.due_after(start, start)
+    assert first is not None
+    assert rule.due_after(first, first) is None
+    with pytest.raises(InvalidSchedule, match="'99999999999d' is too long"):
+        rules.duration("99999999999d")
+
+
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
@@ -236,6 +259,7 @@ def test_the_sun_sets_once_a_day() -> None:
         ({"hour": "25"}, "schedule.hour holds '25': Invalid end range: 25 > 23"),
         ({"minute": "*/0"}, "schedule.minute holds '*/0'"),
         ({"minute": ""}, "schedule.minute holds ''"),
+        ({"minute": [1, "a"]}, "schedule.minute holds '1,a'"),
         ({"hour": None}, "schedule.hour holds None: give text such as '*/15'"),
         ({"minutes": "5"}, "schedule has the unknown field 'minutes'; did you mean 'minute'?"),
         ({"timedelta": 5, "hour": "3"}, "schedule has the unknown field 'hour'"),
@@ -261,6 +285,7 @@ def test_a_mistake_is_named(data: object, sentence: str) -> None:
         (schedule(3600, relative=True), {"timedelta": 3600, "relative": True}, None),
         (crontab(minute=0, hour="9", day_of_month="15"), {"minute": "0", "hour": "9", "day_of_month": "15"}, None),
         (crontab(minute=[30, 0]), {"minute": "0,30"}, None),
+        (crontab(minute=0, hour=range(8, 11)), {"minute": "0", "hour": "8,9,10"}, None),
         (crontab(), {"minute": "*"}, None),
         (
             crontab(minute=0, hour=9, nowfun=lambda: datetime.now(ZoneInfo("Asia/Tokyo"))),
@@ -282,11 +307,14 @@ def test_a_class_of_the_project_stays_in_code() -> None:
 
     data, _ = rules.schedule_data(Odd(60))
     assert set(data) == {"code"}
+    # Its address is another one in each process, and is not to make it another schedule.
+    bare, _ = rules.schedule_data(BaseSchedule())
+    assert bare == {"code": "<celery.schedules.BaseSchedule object>"}
     before = datetime.now(UTC)
     due = rules.InCode(Odd(60)).due_after(before, before)
-    # It asks for the time more than once; what passed in between is not to count. Fractions are cut off.
+    # It asks for the time more than once; what passed in between is not to count. Fractions are rounded up.
     took = datetime.now(UTC) - before
-    assert timedelta(seconds=59) - took < due - before <= timedelta(seconds=60) + took
+    assert timedelta(seconds=60) - took <= due - before < timedelta(seconds=61) + took
 
 
 @pytest.mark.parametrize(
