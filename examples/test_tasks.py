@@ -3,6 +3,8 @@
     pip install 'surrealdb-celery-backend[embedded]' pytest
     pytest test_tasks.py
 
+(In the checkout, whose own pytest settings want plugins: `pytest -c /dev/null --rootdir . test_tasks.py`.)
+
 The engine lives in memory, the broker too, and the worker runs in a thread: no server,
 no port, nothing left behind. `task_always_eager` would be faster, and would show none
 of what a result backend does to a result.

@@ -651,6 +651,10 @@ class DevServer:
             raise DevServerError(
                 f"--host is {host!r}, but this server is for development and listens on loopback only: use 127.0.0.1"
             )
+        if path is not None and not os.fspath(path):
+            raise DevServerError("--path is empty: give a directory, or leave it out to keep everything in memory")
+        if not username:
+            raise DevServerError("--username is empty: choose one")
         if not 0 <= port <= 65535:
             raise DevServerError(f"--port is {port}: choose one from 1 to 65535, or 0 for a free one")
         self.path = None if path is None else Path(path)
@@ -877,6 +881,8 @@ class DevServer:
 
     async def _apply_headers(self, client: _Client, request: web.Request) -> None:
         names = [request.headers.get(header) for header in ("Surreal-NS", "Surreal-DB")]
+        if not all(name is None or name.isascii() for name in names):
+            raise web.HTTPBadRequest(text="Surreal-NS and Surreal-DB have to be ASCII\n")
         scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
         requests = [_Request.of("use", *(_NONE if name is None else encode(name) for name in names))]
         if scheme.lower() == "bearer":
@@ -959,7 +965,7 @@ def _introduction(server: DevServer) -> str:
             "In your Celery app:",
             '    app.conf.result_backend = "surrealdb_celery_backend:SurrealDBBackend"',
             f'    app.conf.surrealdb_url = "{server.url}"',
-            f'    app.conf.surrealdb_username = "{server.username}"',
+            f"    app.conf.surrealdb_username = {json.dumps(server.username, ensure_ascii=False)}",
             f'    app.conf.surrealdb_password = "{password}"',
             "or in its environment:",
             f"    CELERY_RESULT_BACKEND=surrealdb://{userinfo}@{server.url[5:-4]}/celery/results",
@@ -973,8 +979,11 @@ def _write_ready_file(path: Path, server: DevServer) -> None:
     """Write where the server is, whole or not at all."""
     content = {"url": server.url, "http_url": server.http_url, "pid": os.getpid(), "version": server.version}
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(content) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise DevServerError(f"--ready-file is {str(path)!r}, which cannot be written: {error.strerror}") from error
 
 
 def _stop_at_end_of_input(server: DevServer) -> None:
@@ -1013,9 +1022,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
 
         def ready() -> None:
-            print(_introduction(server), flush=True)
             if options.ready_file is not None:
                 _write_ready_file(options.ready_file, server)
+            print(_introduction(server), flush=True)
 
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, lambda *_: server.request_stop())

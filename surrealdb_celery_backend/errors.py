@@ -31,7 +31,7 @@ class InsecureConnection(SurrealDBBackendError, ConnectionError):
 
 
 class ConnectionClosed(SurrealDBBackendError):
-    """The connection was closed by its owner and is not opened again."""
+    """The backend was closed and does not connect again: close() is for when nobody uses it any more."""
 
 
 class SignInRefused(SurrealDBBackendError):

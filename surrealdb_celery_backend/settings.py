@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from celery.utils.log import get_logger
 
@@ -34,9 +34,10 @@ DEFAULT_PORTS = {"ws": 80, "wss": 443, "http": 80, "https": 443}
 NETWORK_SCHEMES = frozenset(DEFAULT_PORTS)
 #: Served by an engine inside this process.
 EMBEDDED_SCHEMES = frozenset({"mem", "memory", "surrealkv", "surrealkv+versioned", "rocksdb", "file"})
+IN_MEMORY = frozenset({"mem", "memory"})
 AUTH_LEVELS = ("root", "namespace", "database", "anonymous")
 LIVE_MODES = ("auto", "on", "off")
-LOOPBACK = ("localhost", "127.", "::1")
+LOOPBACK = re.compile(r"localhost|::1|127(\.\d+){3}")
 SECRETS = frozenset({"password", "token", "access_variables"})
 
 
@@ -132,9 +133,15 @@ def _mapping(name: str, value: Any) -> Mapping[str, Any] | None:
     return value
 
 
+def _file(name: str, value: Any) -> str | None:
+    return _optional_text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
 def _tls(name: str, value: Any) -> TLS | None:
     if value is None or isinstance(value, TLS):
         return value
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if isinstance(value, bool):
         return TLS() if value else None
     if isinstance(value, str):
@@ -143,10 +150,12 @@ def _tls(name: str, value: Any) -> TLS | None:
         return None if value.lower() in ("false", "0", "no", "off", "") else TLS(ca_file=value)
     if not isinstance(value, Mapping):
         raise SettingsError(f"{PREFIX}{name} must be True, a CA file or a dict, not {value!r}")
-    for key in value:
+    parts: dict[str, Any] = {}
+    for key, part in value.items():
         if key not in TLS.__dataclass_fields__:
             raise SettingsError(_unknown(f"{PREFIX}{name} key", str(key), TLS.__dataclass_fields__))
-    return TLS(**value)
+        parts[key] = _flag(f"{name} {key}", part) if key == "verify" else _file(f"{name} {key}", part)
+    return TLS(**parts)
 
 
 @dataclass(frozen=True)
@@ -190,8 +199,8 @@ _TLS_QUERY = {"tls_ca": "ca_file", "tls_cert": "cert_file", "tls_key": "key_file
 
 
 def _unknown(what: str, name: str, known: Any) -> str:
-    longer = [candidate for candidate in known if candidate.startswith(name)]
-    nearest = longer or difflib.get_close_matches(name, list(known), n=1, cutoff=0)
+    longer = [candidate for candidate in known if candidate.startswith(name.lower())]
+    nearest = longer or difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0)
     return f"unknown {what} {name!r}; did you mean {nearest[0]!r}?"
 
 
@@ -280,8 +289,8 @@ class Settings:
         if url:
             from_url_endpoint, from_url = _split_url("result_backend", url)
             given.update(from_url)
-            # A bare surrealdb:// names the backend; where it is, surrealdb_url says.
-            if url.partition("?")[0].lower() != "surrealdb://":
+            # One without a host, surrealdb:// alone for one, names the backend; where it is, surrealdb_url says.
+            if not re.match(r"surrealdb://(?:[/?]|$)", url, re.IGNORECASE):
                 endpoint_url = from_url_endpoint
         if given.get("token") and "auth_level" not in given:
             given.setdefault("username", None)
@@ -294,10 +303,22 @@ class Settings:
         if tls is not None and endpoint_url.startswith(("ws://", "http://")):
             endpoint_url = endpoint_url.replace("ws://", "wss://", 1).replace("http://", "https://", 1)
         keyprefix = (app.conf.get("result_backend_transport_options") or {}).get("global_keyprefix")
+        if keyprefix is not None and not isinstance(keyprefix, str):
+            raise SettingsError(
+                f"global_keyprefix of result_backend_transport_options must be a text, not {keyprefix!r}"
+            )
         if keyprefix and keyprefix[-1] not in ":_-.":
             keyprefix += "_"  # as celery.backends.base does
         prefix = (keyprefix or "") + values.pop("table_prefix")
         settings = cls(endpoint=endpoint_url, prefix=prefix, **values)
+        if settings.scheme in ("http", "https"):
+            # They travel in headers, of which a SurrealDB server reads nothing else.
+            for name in ("namespace", "database"):
+                if not (values[name].isascii() and values[name].isprintable()):
+                    raise SettingsError(
+                        f"{PREFIX}{name} is {values[name]!r}, but over {settings.scheme} it has to be ASCII; "
+                        "choose another, or connect by ws or wss"
+                    )
         settings._warn_of_defaults("password" not in given)
         return settings
 
@@ -305,7 +326,7 @@ class Settings:
         if self.embedded or self.token or self.auth_level == "anonymous" or not default_password:
             return
         host = urlsplit(self.endpoint).hostname or "localhost"
-        if not host.startswith(LOOPBACK):
+        if not LOOPBACK.fullmatch(host):
             logger.warning(
                 "surrealdb_password is the default one, meant for development, and %s is another "
                 "machine: set surrealdb_username and surrealdb_password",
@@ -318,23 +339,28 @@ class Settings:
 
 
 def _given_names(app: Celery) -> Iterator[str]:
-    """The keys that the user set, whatever their case and namespace (``CELERY_SURREALDB_URL``)."""
+    """The names that the user set, without Celery's namespace (``CELERY_SURREALDB_URL``) where there is one."""
     conf = app.conf
-    namespace = str(getattr(conf, "prefix", None) or "").lower()
+    namespace = str(getattr(conf, "prefix", None) or "")
     for mapping in conf.maps[:-1]:  # the last one holds Celery's defaults
         try:
             keys = list(mapping)
         except TypeError:
             keys = [name for name in dir(mapping) if not name.startswith("__")]
         for key in keys:
-            if isinstance(key, str):
-                yield key.lower().removeprefix(namespace) if namespace else key.lower()
+            if not isinstance(key, str):
+                continue
+            if namespace and key.startswith(namespace):
+                yield key.removeprefix(namespace).lower()
+            elif not namespace or key.islower():  # other capitals are those of the rest of Django's settings
+                yield key
 
 
 def _refuse_unknown(app: Celery) -> None:
     known = [PREFIX + name for name in _SETTINGS]
     for name in _given_names(app):
-        if name.startswith(PREFIX) and name not in known:
+        # Without a namespace Celery finds no names in capitals: they would be left out in silence.
+        if name.lower().startswith(PREFIX) and name not in known:
             raise SettingsError(_unknown("setting", name, known))
 
 
@@ -357,19 +383,18 @@ def _split_url(source: str, url: Any) -> tuple[str, dict[str, Any]]:
         default_port = DEFAULT_PORTS.get(scheme, 0)
     if scheme in EMBEDDED_SCHEMES:
         path, _, query = rest.partition("?")
+        if not path and scheme not in IN_MEMORY:
+            raise SettingsError(f"{shown} names no directory; write {scheme}://PATH")
         return f"{scheme}://{unquote(path)}", _from_query(shown, query)
     if scheme not in NETWORK_SCHEMES:
         schemes = ", ".join([*sorted(NETWORK_SCHEMES), "mem", "surrealkv", "rocksdb"])
         raise SettingsError(f"{shown} has an unknown scheme; use one of {schemes}")
-    why = None
-    try:
-        parts = urlsplit(f"{scheme}://{rest}")
-        host, port = parts.hostname or "localhost", parts.port
-    except ValueError as exc:
-        # Neither shown nor chained: the parser quotes what may be a part of the password.
-        why = "its port is not a number" if "ort" in str(exc) else "its host is not one"
-    if why is not None:
-        raise SettingsError(f"{shown} is not a URL: {why}; write / : @ ? in a password as %2F %3A %40 %3F")
+    parts = _parts(f"{scheme}://{rest}")
+    if isinstance(parts, str):
+        raise SettingsError(
+            f"{shown} is not a URL: {parts}; write / : @ ? # % in a password as %2F %3A %40 %3F %23 %25"
+        )
+    host, port = parts.hostname or "localhost", parts.port
     given: dict[str, Any] = {}
     if parts.username:
         given["username"] = unquote(parts.username)
@@ -388,6 +413,27 @@ def _split_url(source: str, url: Any) -> tuple[str, dict[str, Any]]:
     port = port or default_port
     netloc = host if port == DEFAULT_PORTS[scheme] else f"{host}:{port}"
     return f"{scheme}://{netloc}{base}/rpc", given
+
+
+def _parts(url: str) -> SplitResult | str:
+    """The parts of a URL, or why it is none.
+
+    The reason quotes nothing, nor is the parser's error raised: both may have a part of the password.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "its host is not one"
+    # Where an unescaped / ? or # ends a password early, its beginning may even look like a port.
+    if "#" in url or "@" in parts.path + parts.query:
+        return "it has a # or an @ behind its host"
+    if "[" not in parts.netloc and parts.netloc.rpartition("@")[2].count(":") > 1:
+        return "an IPv6 address stands in brackets, as [::1]"
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    return "its port is not a number from 1 to 65535" if port == 0 else parts
 
 
 def _from_query(shown: str, query: str) -> dict[str, Any]:
@@ -414,9 +460,9 @@ def _without_secrets(url: Any) -> str:
     scheme, separator, rest = text.partition("://")
     if not separator:
         return MASK if "@" in text else text
-    # Up to the last @, since an unescaped / or ? may be part of the password.
+    # Up to the last @, since an unescaped / ? or # may be part of the password.
     userinfo, at, place = rest.rpartition("@")
-    user = re.split("[:/?]", userinfo)[0]
+    user = re.split("[:/?#]", userinfo)[0]
     where, question, query = place.partition("?")
     public = (set(_SETTINGS) | set(_TLS_QUERY)) - SECRETS
     pairs = [

@@ -140,12 +140,17 @@ def test_says_how_to_connect() -> None:
 
 
 def test_keeps_a_chosen_password_to_itself() -> None:
-    """A password given on the command line works and is printed nowhere."""
+    """A password given on the command line works and is printed nowhere; a name is printed fit to be pasted."""
     with command("--port", "0", "--password", "s3cr3t-\"'`\\å") as running:
         url = running.ready()
         assert "s3cr3t" not in "\n".join(running.lines)
         with signed_in(url, password="s3cr3t-\"'`\\å") as connection:
             assert "result" in connection.query_raw("RETURN 1", {})
+    with command("--port", "0", "--username", 'm"e@å') as running:
+        running.ready()
+        told = "\n".join(running.lines)
+        assert 'app.conf.surrealdb_username = "m\\"e@å"' in told
+        assert "surrealdb://m%22e%40%C3%A5:root@" in told
 
 
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
@@ -189,9 +194,6 @@ def test_writes_a_ready_file(tmp_path: Path) -> None:
     file = tmp_path / "ready.json"
     with command("--port", "0", "--ready-file", str(file)) as running:
         url = running.ready()
-        # The line comes first; what follows it needs the process to have gone on, so it is ended in good order.
-        running.popen.terminate()
-        assert running.ends() == 0
         told = json.loads(file.read_text())
         assert (told["url"], told["pid"]) == (url, running.popen.pid)
         assert told["http_url"] == "http" + url.removeprefix("ws").removesuffix("/rpc")
@@ -232,6 +234,10 @@ def test_refuses_what_cannot_be(tmp_path: Path) -> None:
     assert "add --path" in refusal("--store", "surrealkv")
     assert "--store mem keeps nothing" in refusal("--store", "mem", "--path", str(tmp_path))
     assert f"--path is '{file}'" in refusal("--path", str(file))
+    assert "--path is empty" in refusal("--path", "")
+    assert "--username is empty" in refusal("--username", "")
+    missing = str(tmp_path / "missing" / "ready.json")
+    assert f"--ready-file is '{missing}', which cannot be written" in refusal("--port", "0", "--ready-file", missing)
 
 
 def test_a_missing_engine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,6 +299,16 @@ def test_speaks_cbor_only() -> None:
             socket_.send("{}")
             with pytest.raises(ConnectionClosed, match="send CBOR"):
                 socket_.recv(timeout=PATIENCE)
+
+
+def test_names_in_headers_are_ascii() -> None:
+    """Over HTTP it takes a namespace and a database in ASCII only, as a server does, and says so."""
+    with DevServer(port=0) as server:
+        for header in ("Surreal-NS", "Surreal-DB"):
+            refused = requests.post(
+                f"{server.http_url}/rpc", data=b"", headers={header: b"n\xc3\xa4m"}, timeout=PATIENCE
+            )
+            assert (refused.status_code, "have to be ASCII" in refused.text) == (400, True)
 
 
 def test_sessions_of_a_client_are_its_own() -> None:

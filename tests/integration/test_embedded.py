@@ -167,3 +167,22 @@ def test_forked_child_is_told_what_to_do(url: str) -> None:
     assert "--pool threads" in said
     assert "surreal start" in said
     assert parent == "the parent has 1"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_forked_child_has_a_memory_of_its_own() -> None:
+    """Where the parent has not opened mem://, a forked child opens its own, as docs/configuration.md warns."""
+    program = textwrap.dedent("""
+        import os
+        from tests.integration import contract_apps
+        backend = contract_apps.app_on(contract_apps.BACKEND, surrealdb_url="mem://").backend
+        child = os.fork()
+        if child == 0:
+            backend.store_result("a", 1, "SUCCESS")
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), backend.get_state("a"), flush=True)
+    """)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, cwd=CHECKOUT, timeout=TIMEOUT
+    )
+    assert done.stdout == "0 PENDING\n", done

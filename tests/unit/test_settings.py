@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
+import traceback
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,6 +67,17 @@ def test_endpoint(url: str, endpoint: str) -> None:
     assert settings(surrealdb_url=url).endpoint == endpoint
 
 
+@pytest.mark.parametrize("name", ["namespace", "database"])
+def test_names_over_http_are_ascii(name: str) -> None:
+    """Over HTTP a namespace and a database travel in headers, which other letters do not survive."""
+    for value in ("näm", "🙂", "a\nb"):
+        assert getattr(settings(**{f"surrealdb_{name}": value}), name) == value
+        for url in ("http://h", "https://h", "surrealdb+http://h"):
+            with pytest.raises(SettingsError, match=f"surrealdb_{name} is .*, but over https? it has to be ASCII"):
+                settings(**{"surrealdb_url": url, f"surrealdb_{name}": value})
+    assert getattr(settings(surrealdb_url="http://h", **{f"surrealdb_{name}": "a`b d/b"}), name) == "a`b d/b"
+
+
 def test_everything_in_one_url() -> None:
     """A URL may hold user, password, namespace, database and options, percent-encoded."""
     found = settings(
@@ -84,10 +98,42 @@ def test_what_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.namespace, found.database, found.timeout) == ("url", "conf", 7.0)
 
 
-@pytest.mark.parametrize("url", ["surrealdb://", "SURREALDB://", "surrealdb://?timeout=3"])
+@pytest.mark.parametrize("url", ["surrealdb://", "SURREALDB://", "surrealdb://?timeout=3", "surrealdb:///n/d"])
 def test_bare_url_leaves_the_place_to_the_settings(url: str) -> None:
     """result_backend = surrealdb:// names the backend; the server is that of surrealdb_url."""
     assert settings(url, surrealdb_url="wss://h:1").endpoint == "wss://h:1/rpc"
+
+
+@pytest.mark.parametrize(
+    "password", ["s3cr3t/", "12/s3cr3t", "s3cr3t?", "12?s3cr3t", "12?a=s3cr3t", "s3cr3t#", "12#s3cr3t", "[s3cr3t"]
+)
+def test_password_that_is_not_escaped(password: str) -> None:
+    """An unescaped password is refused, not taken for host, port or namespace, and no part of it is shown."""
+    for place in ("h", "h:8000", "h/n", "h:8000/n/d"):
+        with pytest.raises(SettingsError, match=r"is not a URL: .*; write / : @") as caught:
+            settings(f"surrealdb://root:{password}@{place}")
+        assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))
+        assert repr(f"surrealdb://root:**@{place}") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("ws://h:0", "its port is not a number from 1 to 65535"),
+        ("ws://h:99999", "its port is not a number from 1 to 65535"),
+        ("ws://h:8000x", "its port is not a number from 1 to 65535"),
+        ("ws://::1:8000", "an IPv6 address stands in brackets"),
+        ("ws://[::1:8000", "its host is not one"),
+        ("ws://h/rpc#there", "it has a # or an @ behind its host"),
+        ("surrealkv://", "names no directory; write surrealkv://PATH"),
+        ("rocksdb://?namespace=n", "names no directory; write rocksdb://PATH"),
+    ],
+)
+def test_urls_that_lead_nowhere(url: str, why: str) -> None:
+    """The message names the setting, shows the URL and says what is wrong with it."""
+    with pytest.raises(SettingsError, match=re.escape(why)) as caught:
+        settings(surrealdb_url=url)
+    assert str(caught.value).startswith(f"surrealdb_url ({url!r}) ")
 
 
 @pytest.mark.parametrize("level", ["root", "namespace", "database", "anonymous"])
@@ -112,6 +158,21 @@ def test_nothing_shows_a_secret() -> None:
     )
     assert "s3cr3t" not in repr(found) + str(found) + found.uri()
     assert "s3cr3t" not in repr(settings(surrealdb_password="s3cr3t"))
+
+
+def test_what_celery_masks() -> None:
+    """``celery report`` and ``celery inspect conf`` mask password, token and result_backend, and not surrealdb_url."""
+    app = Celery("settings", set_as_current=False)
+    app.conf.update(
+        result_backend="surrealdb://root:s3cr3t@h/n/d",
+        surrealdb_url="ws://root:shown@h",
+        surrealdb_password="s3cr3t",
+        surrealdb_token="s3cr3t",
+        surrealdb_access_variables={"password": "s3cr3t", "word": "shown"},
+    )
+    told = app.conf.humanize()
+    assert "s3cr3t" not in told
+    assert told.count("shown") == 2
 
 
 @pytest.mark.parametrize(
@@ -156,7 +217,9 @@ def test_prefix(options: dict[str, Any], prefix: str) -> None:
         (True, TLS(), "wss"),
         ("yes", TLS(), "wss"),
         ("/ca.pem", TLS(ca_file="/ca.pem"), "wss"),
+        (Path("/ca.pem"), TLS(ca_file="/ca.pem"), "wss"),
         ({"cert_file": "c", "key_file": "k", "verify": False}, TLS(cert_file="c", key_file="k", verify=False), "wss"),
+        ({"ca_file": Path("/ca.pem"), "verify": "no"}, TLS(ca_file="/ca.pem", verify=False), "wss"),
     ],
     ids=repr,
 )
@@ -167,6 +230,24 @@ def test_tls(value: Any, tls: TLS | None, scheme: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"surrealdb_tls": {"ca_file": 5}}, "surrealdb_tls ca_file must be a text that is not empty, not 5"),
+        ({"surrealdb_tls": {"verify": "perhaps"}}, "surrealdb_tls verify must be True or False, not 'perhaps'"),
+        (
+            {"result_backend_transport_options": {"global_keyprefix": 5}},
+            "global_keyprefix of result_backend_transport_options must be a text, not 5",
+        ),
+    ],
+    ids=repr,
+)
+def test_wrong_types_inside_a_dict(conf: dict[str, Any], message: str) -> None:
+    """What a dict holds is checked like a setting of its own."""
+    with pytest.raises(SettingsError, match=message):
+        settings(**conf)
+
+
+@pytest.mark.parametrize(
     ("given", "meant"),
     [
         ("surrealdb_namspace", "surrealdb_namespace"),
@@ -174,12 +255,30 @@ def test_tls(value: Any, tls: TLS | None, scheme: str) -> None:
         ("surrealdb_pass", "surrealdb_password"),
         ("surrealdb_prefix", "surrealdb_table_prefix"),
         ("SURREALDB_TIMEOUTS", "surrealdb_timeout"),
+        ("SURREALDB_TIMEOUT", "surrealdb_timeout"),  # Celery finds no names in capitals
     ],
 )
 def test_unknown_settings_are_refused(given: str, meant: str) -> None:
     """A setting that does not exist is an error that suggests the nearest one."""
-    with pytest.raises(SettingsError, match=f"'{given.lower()}'; did you mean '{meant}'"):
+    with pytest.raises(SettingsError, match=f"'{given}'; did you mean '{meant}'"):
         settings(**{given: "x"})
+
+
+def test_namespace() -> None:
+    """With Celery's namespace, as in Django, only names that begin with it are the backend's."""
+
+    class Project:
+        CELERY_SURREALDB_TIMEOUT = 3
+        SURREALDB_HOST = "of the project's own"
+
+    app = Celery("settings", set_as_current=False)
+    app.config_from_object(Project, namespace="CELERY")
+    assert Settings.from_app(app).timeout == 3.0
+    Project.CELERY_SURREALDB_TIMEOUTS = 4  # type: ignore[attr-defined]
+    app = Celery("settings", set_as_current=False)
+    app.config_from_object(Project, namespace="CELERY")
+    with pytest.raises(SettingsError, match="'surrealdb_timeouts'; did you mean 'surrealdb_timeout'"):
+        Settings.from_app(app)
 
 
 def test_default_password_elsewhere_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -188,6 +287,8 @@ def test_default_password_elsewhere_is_warned_of(caplog: pytest.LogCaptureFixtur
         settings(surrealdb_url=quiet)
     settings(surrealdb_url="ws://example.org", surrealdb_password="own")
     assert caplog.records == []
-    with caplog.at_level(logging.WARNING):
-        settings(surrealdb_url="ws://example.org")
-    assert "surrealdb_password" in caplog.text
+    for host in ("example.org", "localhost.example.org"):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            settings(surrealdb_url=f"ws://{host}")
+        assert f"surrealdb_password is the default one, meant for development, and {host} is" in caplog.text
