@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+from celery import signals
 from celery.utils.log import get_logger
 
 from . import errors, statements
@@ -290,6 +291,12 @@ class Connection:
         """Whether it makes sense to open a line now. Called with the lock held."""
         if self._closed:
             raise errors.ConnectionClosed
+        if _of_a_pool and self.settings.scheme in ("mem", "memory"):
+            raise errors.EngineInUse(
+                f"surrealdb_url {self.settings.endpoint!r} is an engine in the memory of each process, and nobody "
+                "would see the results of a process of the worker's pool; run the worker with --pool threads or solo, "
+                "or serve the database with `python -m surrealdb_celery_backend.devserver` or `surreal start`"
+            )
         if self._embedded_in_parent:
             raise errors.EngineInUse(
                 f"surrealdb_url {self.settings.endpoint!r} is an engine inside the parent process, which a "
@@ -526,7 +533,15 @@ def _understood(settings: Settings, exc: Exception) -> Exception:
 
 def _engine_failure(settings: Settings, exc: Exception) -> Failure | None:
     text = str(exc)
-    if isinstance(exc, ImportError) or "surrealdb[embedded]" in text or "surrealdb-embedded" in text:
+    missing = isinstance(exc, ImportError) or "surrealdb[embedded]" in text or "surrealdb-embedded" in text
+    if "UrlScheme" in text or (missing and settings.scheme not in ("mem", "memory", "surrealkv")):
+        return Failure(
+            Remedy.GIVE_UP,
+            errors.SettingsError,
+            f"surrealdb_url {settings.endpoint!r} needs an embedded engine that has {settings.scheme}://, and what is "
+            "installed has not; use surrealkv://DIR, or serve the database with `surreal start`",
+        )
+    if missing:
         return Failure(
             Remedy.GIVE_UP,
             errors.SettingsError,
@@ -540,11 +555,12 @@ def _engine_failure(settings: Settings, exc: Exception) -> Failure | None:
             f"surrealdb_url {settings.endpoint!r} is in use by another process, and an embedded engine serves one "
             "process only; share it with `python -m surrealdb_celery_backend.devserver --path DIR` or `surreal start`",
         )
-    if isinstance(exc, OSError) and not isinstance(exc, LineBroken):
+    if "Failed to create datastore" in text or (isinstance(exc, OSError) and not isinstance(exc, LineBroken)):
         return Failure(
             Remedy.GIVE_UP,
             errors.SettingsError,
-            f"surrealdb_url {settings.endpoint!r} cannot be opened ({exc}); name a directory that can be written to",
+            f"surrealdb_url {settings.endpoint!r} cannot be opened ({exc}); name a directory that can be written to, "
+            "and that no engine of another version wrote",
         )
     return understand(text) if isinstance(exc, RuntimeError) else None
 
@@ -575,6 +591,14 @@ def close_engines() -> None:
 
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+#: Whether this is a process of a prefork pool.
+_of_a_pool = False
+
+
+@signals.worker_process_init.connect
+def _begin_in_pool(**_: Any) -> None:
+    global _of_a_pool  # noqa: PLW0603
+    _of_a_pool = True
 
 
 def _after_fork_in_child() -> None:

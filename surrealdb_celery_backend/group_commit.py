@@ -201,6 +201,8 @@ class GroupCommit:
         except (errors.SurrealDBBackendError, *MAKES_NO_SENSE):
             # One of them was refused or could not be sent, and with it all. Each finds out by itself.
             return
+        if statuses is None:  # there is no such table
+            return
         for one, status in zip(batch, statuses, strict=True):
             one.status, one.stored = status, True
 

@@ -134,7 +134,7 @@ class TaskRecords:
             for field in ("root_id", "reply_to"):
                 value = getattr(request, field, None)
                 # Not of Celery's meta: whatever is there, a store does not fail for it.
-                if isinstance(value, str) and _plain(value):
+                if isinstance(value, (str, UUID)) and _plain(str(value)):
                     record[field] = str(value)
         return record
 

@@ -26,6 +26,8 @@ _NONE, _RECORD_ID, _DATETIME = 6, 8, 12
 _ENCODED_NONE = b"\xc6\xf6"
 #: Where SurrealDB's datetimes count from.
 BEGINNING = datetime(1970, 1, 1, tzinfo=timezone.utc)
+#: The first and the last that Python has.
+FIRST, LAST = datetime.min.replace(tzinfo=timezone.utc), datetime.max.replace(tzinfo=timezone.utc)
 #: What bytes that make no sense lead to. Whatever else is raised while they are decoded interrupts this thread.
 MAKES_NO_SENSE = (
     ArithmeticError,
@@ -120,7 +122,12 @@ def _decode_record_id(value: Any, immutable: bool) -> RecordID:
 def _decode_datetime(value: Any, immutable: bool) -> datetime:
     # Seconds and nanoseconds; what is zero at the end is left out.
     seconds, nanoseconds = (*value, 0, 0)[:2]
-    return BEGINNING + timedelta(seconds=seconds, microseconds=nanoseconds // 1000)
+    try:
+        return BEGINNING + timedelta(seconds=seconds, microseconds=nanoseconds // 1000)
+    except OverflowError:
+        # SurrealDB's calendar is longer than Python's: as far off as can be. One such field, which only a person
+        # writes, must not make the whole reply unreadable.
+        return LAST if seconds > 0 else FIRST
 
 
 def _decode_other(tag: cbor2.CBORTag, immutable: bool) -> Any:

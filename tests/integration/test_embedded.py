@@ -16,7 +16,8 @@ from celery import Celery, chord, group, states
 from celery.contrib.testing.worker import start_worker
 
 from surrealdb_celery_backend.connection import close_engines
-from tests.engines.installed import sdk_of_this_environment
+from surrealdb_celery_backend.errors import SettingsError
+from tests.engines.installed import sdk_directory, sdk_of_this_environment
 
 from . import contract_apps
 
@@ -186,3 +187,51 @@ def test_forked_child_has_a_memory_of_its_own() -> None:
         [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, cwd=CHECKOUT, timeout=TIMEOUT
     )
     assert done.stdout == "0 PENDING\n", done
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_process_of_a_pool_has_no_memory_of_its_own() -> None:
+    """In a process of a prefork pool mem:// is refused: nobody would ever see what is stored there."""
+    program = textwrap.dedent("""
+        import os
+        from celery import signals
+        from tests.integration import contract_apps
+        backend = contract_apps.app_on(contract_apps.BACKEND, surrealdb_url="mem://").backend
+        child = os.fork()
+        if child == 0:
+            signals.worker_process_init.send(sender=None)  # as Celery does there
+            try:
+                backend.store_result("a", 1, "SUCCESS")
+            except Exception as exc:
+                print(type(exc).__name__, exc, flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+    """)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, cwd=CHECKOUT, timeout=TIMEOUT
+    )
+    assert done.stdout.startswith("EngineInUse surrealdb_url 'mem://' is an engine in the memory of each process"), done
+    assert "--pool threads or solo" in done.stdout
+
+
+def test_engine_without_that_store(tmp_path: Path, app_on: Callable[[str], Celery]) -> None:
+    """The SDK's engine has no RocksDB: one sentence says so, at once."""
+    app = app_on(f"rocksdb://{tmp_path}/data")
+    with pytest.raises(SettingsError, match=r"needs an embedded engine that has rocksdb://.*use surrealkv://DIR"):
+        app.backend.store_result("a", 1, states.SUCCESS)
+
+
+def test_directory_of_another_version(tmp_path: Path, app_on: Callable[[str], Celery]) -> None:
+    """A directory that another version wrote cannot be read: one sentence says so, at once, and nothing is retried."""
+    other = "sdk2" if sdk_of_this_environment() == "sdk3" else "sdk3"
+    program = "import sys, surrealdb; db = surrealdb.Surreal(sys.argv[1]); db.connect(); db.use('a', 'b'); "
+    program += "db.query('CREATE a:1'); db.close()"
+    url = f"surrealkv://{tmp_path}/data"
+    subprocess.run(
+        [sys.executable, "-c", program, url],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(sdk_directory(other))},
+        timeout=TIMEOUT,
+    )
+    with pytest.raises(SettingsError, match=r"cannot be opened .*no engine of another version"):
+        app_on(url).backend.store_result("a", 1, states.SUCCESS)

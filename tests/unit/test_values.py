@@ -71,6 +71,9 @@ def test_record_ids_are_equal_by_table_and_id():
         (b"\xcc\x82\x1a\x69\xf4\x95\xc0\x1a\x07\x5b\xcd\x15", NOON.replace(microsecond=123456)),
         (b"\xcc\x81\x1a\x69\xf4\x95\xc0", NOON.replace(microsecond=0)),
         (b"\xcc\x80", datetime(1970, 1, 1, tzinfo=timezone.utc)),
+        # d'20000-01-01T00:00:00Z' and 10,000 years before Christ: there is no nearer datetime.
+        (b"\xcc\x81\x1b" + (568_971_820_800).to_bytes(8, "big"), datetime.max.replace(tzinfo=timezone.utc)),
+        (b"\xcc\x81\x3b" + (377_000_000_000).to_bytes(8, "big"), datetime.min.replace(tzinfo=timezone.utc)),
     ],
 )
 def test_what_engines_send_becomes_pythons_values(encoded, value):
