@@ -312,7 +312,7 @@ def test_one(line: str, options: argparse.Namespace, rest: List[str], scratch: P
         runner = ["-m", "coverage", "run", *runner]
     if not rest:
         # All of them, side by side: each process has engines of its own, and much of the time is waiting.
-        runner += ["-n", str((os.cpu_count() or 1) + 1), "--dist", "loadfile"]
+        runner += ["-n", str((os.cpu_count() or 1) + 2), "--dist", "loadfile"]
     code = environment.run(
         *runner,
         "--junitxml={0}".format(report),
