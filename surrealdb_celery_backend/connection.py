@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+from billiard.process import current_process
 from celery import signals
 from celery.utils.log import get_logger
 
@@ -598,7 +599,8 @@ _of_a_pool = False
 @signals.worker_process_init.connect
 def _begin_in_pool(**_: Any) -> None:
     global _of_a_pool  # noqa: PLW0603
-    _of_a_pool = True
+    # The signal is sent by a pool that has no processes, too (solo). A pool's own are daemons.
+    _of_a_pool = bool(current_process().daemon)
 
 
 def _after_fork_in_child() -> None:
