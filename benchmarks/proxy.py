@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-_spawn = multiprocessing.get_context("spawn")
+from .child import Child, spawn
 
 
-class Proxy:
+class Proxy(Child):
     """Passes bytes between a port of this machine and a server.
 
     A round trip is a client that sends after it was sent something: with one request at a time, whatever the
@@ -24,10 +19,9 @@ class Proxy:
     """
 
     def __init__(self, port: int, delay: float = 0.0) -> None:
-        self._count = _spawn.Value("q", 0)
-        ours, theirs = _spawn.Pipe()
-        self._process = _spawn.Process(target=_serve, args=(port, delay, self._count, theirs), daemon=True)
-        self._process.start()
+        self._count = spawn.Value("q", 0)
+        ours, theirs = spawn.Pipe()
+        super().__init__(_serve, port, delay, self._count, theirs)
         #: Where to connect to instead.
         self.port: int = ours.recv()
 
@@ -35,15 +29,6 @@ class Proxy:
     def round_trips(self) -> int:
         """Round trips so far, of all connections."""
         return int(self._count.value)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._process.terminate()
-        self._process.join()
 
 
 def _serve(port: int, delay: float, count: Any, pipe: Any) -> None:

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .child import Child, spawn
 from .contenders import CeleryClient, Contender, request_of
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-_spawn = multiprocessing.get_context("spawn")
 #: The pause between two stores of :meth:`Storer.begin`, in seconds.
 PAUSE = 0.005
 
 
-class Storer:
+class Storer(Child):
     """The process, used as a context manager."""
 
     def __init__(self) -> None:
-        self._pipe, theirs = _spawn.Pipe()
-        self._process = _spawn.Process(target=_serve, args=(theirs,), daemon=True)
-        self._process.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._process.terminate()
-        self._process.join()
+        self._pipe, theirs = spawn.Pipe()
+        super().__init__(_serve, theirs)
 
     def store_later(self, contender: Contender, task_id: str, reply_to: str, pause: float) -> None:
         """Store one result after a pause; :meth:`stored_at` then says when that was."""

@@ -196,3 +196,11 @@ def rabbitmq_url() -> str:
 def postgres_url() -> str:
     """A PostgreSQL server and database for the tests."""
     return _service("POSTGRES_TEST_URL", "postgresql://postgres@127.0.0.1:5432/test", 5432)
+
+
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """A port where nobody listens, and nobody else can begin to."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])

@@ -18,8 +18,9 @@ from surrealdb_celery_backend import wire
 from surrealdb_celery_backend.connection import Connection
 from surrealdb_celery_backend.settings import Settings
 from tests.engines import Database, RunningEngine, matrix
+from tests.states import PATIENCE, until
 
-from .proxy import PATIENCE, Proxy, until
+from .proxy import Proxy
 from .worker import Worker, worker
 
 

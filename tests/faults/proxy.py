@@ -12,7 +12,6 @@ import socket
 import ssl
 import struct
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,23 +20,12 @@ from urllib.parse import urlsplit
 from surrealdb.data.cbor import decode, encode
 from websockets.frames import Frame, Opcode
 
+from tests.states import LOOK_AGAIN, PATIENCE, until
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-#: How long a test waits for a state that should come at once, in seconds.
-PATIENCE = 30.0
-#: How often a state is looked at, in seconds.
-LOOK_AGAIN = 0.005
 _CHUNK = 65536
-
-
-def until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """Wait until a state is there and return what the condition gave; the test fails if it never comes."""
-    end = time.monotonic() + patience
-    while not (found := condition()):
-        assert time.monotonic() < end, f"still not after {patience:g} s: {what}"
-        time.sleep(LOOK_AGAIN)
-    return found
 
 
 def frame(data: bytes, opcode: Opcode = Opcode.BINARY) -> bytes:

@@ -18,9 +18,10 @@ from celery import Celery, chord, states
 
 from surrealdb_celery_backend import errors
 from tests.engines import Database, RunningEngine
+from tests.states import until
 
 from . import rights
-from .proxy import Proxy, until
+from .proxy import Proxy
 from .worker import CHECKOUT, WORKER_PATIENCE
 
 #: How long something may take to arrive, in seconds: a limit for a hang, not a wait.

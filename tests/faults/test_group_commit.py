@@ -18,8 +18,9 @@ from surrealdb_celery_backend import errors, group_commit, statements
 from surrealdb_celery_backend.backend import SurrealDBBackend
 from tests.engines import Database
 from tests.forking import in_fork
+from tests.states import until
 
-from .proxy import Proxy, until
+from .proxy import Proxy
 
 #: How long a thread here may take, in seconds: a limit for a hang, not a wait.
 LIMIT = 30

@@ -18,9 +18,9 @@ from surrealdb_celery_backend.connection import Connection
 from surrealdb_celery_backend.group_commit import GroupCommit
 from surrealdb_celery_backend.settings import Settings
 from surrealdb_celery_backend.wire import HttpLine, WebSocketLine
+from tests.states import PATIENCE, until
 
 from .fake import FakeServer, ok, server
-from .proxy import PATIENCE, until
 
 #: A limit for a hang, in seconds.
 LIMIT = 30

@@ -15,9 +15,10 @@ from surrealdb_celery_backend import errors, failures
 from surrealdb_celery_backend.connection import Connection
 from surrealdb_celery_backend.settings import Settings
 from tests.engines import Database, RunningEngine, Unavailable, matrix
+from tests.states import PATIENCE
 
 from .fake import FakeServer, err, ok, server
-from .proxy import PATIENCE, Proxy
+from .proxy import Proxy
 
 #: A tmpfs of this size is full after some large results.
 DISK = "40m"

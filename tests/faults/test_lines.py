@@ -24,8 +24,9 @@ from surrealdb_celery_backend import errors, wire
 from surrealdb_celery_backend.connection import Connection
 from surrealdb_celery_backend.settings import Settings
 from tests.engines import Database, RunningEngine
+from tests.states import until
 
-from .proxy import Proxy, Request, frame, message, until
+from .proxy import Proxy, Request, frame, message
 
 #: `surrealdb_timeout` of calls that are to run out of it, in seconds. All others have time, however slow the machine.
 TIMEOUT = 1.0
@@ -100,15 +101,12 @@ def test_database_is_killed(own_engine: RunningEngine, connect: Any) -> None:
 
 @any_engine
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_nobody_listens(transport: str, fresh_database: Database, connect: Any) -> None:
+def test_nobody_listens(transport: str, fresh_database: Database, connect: Any, dead_port: int) -> None:
     """A port on which nobody listens: one clear error, at once."""
     scheme = {"url": "ws", "http_url": "http"}[transport]
-    # Bound and not listened on: the port stays free of others.
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        connection = connect(fresh_database, endpoint=f"{scheme}://127.0.0.1:{taken.getsockname()[1]}/rpc")
-        with pytest.raises(LINE_ERRORS, match="cannot be reached"):
-            connection.run("RETURN 1")
+    connection = connect(fresh_database, endpoint=f"{scheme}://127.0.0.1:{dead_port}/rpc")
+    with pytest.raises(LINE_ERRORS, match="cannot be reached"):
+        connection.run("RETURN 1")
 
 
 @any_engine

@@ -12,8 +12,9 @@ import pytest
 from celery import chord, group
 
 from tests.engines import Database, RunningEngine, matrix
+from tests.states import until
 
-from .proxy import Proxy, until
+from .proxy import Proxy
 from .worker import CHECKOUT
 
 # A pool does not depend on the engine: the one that notifies is enough.

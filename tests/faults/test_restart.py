@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from typing import Any
@@ -12,8 +11,7 @@ from celery import Celery, chord, group
 
 from surrealdb_celery_backend import consumer, errors
 from tests.engines import RunningEngine
-
-from .proxy import until
+from tests.states import until
 
 # Workers and engines that start slowly on a slow machine; only a hang takes so long.
 pytestmark = [pytest.mark.worker, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -137,15 +135,15 @@ def test_retrying_can_be_switched_off(own_engine: RunningEngine, start_worker: A
     assert echo.delay("after").get(timeout=ARRIVE) == "after"
 
 
-def test_a_get_without_timeout_ends_when_the_database_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_get_without_timeout_ends_when_the_database_stays_away(
+    monkeypatch: pytest.MonkeyPatch, dead_port: int
+) -> None:
     """Nobody is there for as long as a worker would try: get() raises one clear error instead of hanging."""
     monkeypatch.setattr(consumer, "OUTAGE", 0.2)
     app = Celery("away", backend="surrealdb", broker="memory://", set_as_current=False)
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # and does not listen: connections are refused
-        app.conf.surrealdb_url = f"ws://127.0.0.1:{nobody.getsockname()[1]}"
-        began = time.monotonic()
-        with pytest.raises(errors.ResultsUnavailable, match="waiting for results was given up"):
-            app.AsyncResult("never").get()
-        assert time.monotonic() - began >= 0.2
-        app.backend.close()
+    app.conf.surrealdb_url = f"ws://127.0.0.1:{dead_port}"
+    began = time.monotonic()
+    with pytest.raises(errors.ResultsUnavailable, match="waiting for results was given up"):
+        app.AsyncResult("never").get()
+    assert time.monotonic() - began >= 0.2
+    app.backend.close()

@@ -11,9 +11,10 @@ from surrealdb_celery_backend import consumer, errors, statements
 from surrealdb_celery_backend.connection import Connection
 from surrealdb_celery_backend.values import RecordID
 from tests.engines import Database, RunningEngine
+from tests.states import until
 
 from . import rights
-from .proxy import Proxy, until
+from .proxy import Proxy
 from .worker import CHECKOUT
 
 AS_WORKER = {"username": "worker", "password": "secret"}

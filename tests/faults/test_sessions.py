@@ -14,8 +14,9 @@ import pytest
 from surrealdb_celery_backend import errors
 from surrealdb_celery_backend.connection import REFUSAL_REMEMBERED, Connection
 from tests.engines import Database, RunningEngine
+from tests.states import until
 
-from .proxy import Proxy, until
+from .proxy import Proxy
 
 #: How long sessions and tokens last that are to end during a test, in seconds.
 SESSION = 1.5

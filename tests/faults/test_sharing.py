@@ -17,8 +17,9 @@ from surrealdb_celery_backend import errors
 from surrealdb_celery_backend.connection import Connection, State
 from tests.engines import Database, RunningEngine
 from tests.forking import in_fork
+from tests.states import PATIENCE, until
 
-from .proxy import PATIENCE, Proxy, message, until
+from .proxy import Proxy, message
 
 THREADS = 8
 #: `surrealdb_timeout` of calls that are to run out of it, in seconds.

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from .proxy import until
+from tests.states import until
+
 from .tasks import make_app
 
 if TYPE_CHECKING:

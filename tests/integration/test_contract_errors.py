@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import socket
 import subprocess
 import sys
 import traceback
@@ -72,14 +71,6 @@ def nothing_leaks(
     for text in (*shown, caplog.text, output.out, output.err):
         for part in (SECRET, "s3cr3t", "Z%2F9"):
             assert part not in text
-
-
-@pytest.fixture
-def dead_port() -> Iterator[int]:
-    """A port where nobody listens, and nobody else can begin to."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield int(held.getsockname()[1])
 
 
 def test_nobody_listens(app_with: Callable[..., Celery], nothing_leaks: Callable[[Any], str], dead_port: int) -> None:

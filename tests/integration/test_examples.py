@@ -9,13 +9,13 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.engines import Database
+from tests.states import until as until_in_time
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.worker, pytest.mark.timeout(6
 
 #: How long a program may take to get somewhere, in seconds: a limit for a hang, not a wait.
 PATIENCE = 300
+until = partial(until_in_time, patience=PATIENCE)
 #: A demo with a long task of so many parts of 0.3 s is still at work when the test gets to stopping it.
 LONG = ("--images", "40")
 
@@ -67,14 +68,6 @@ def worker_pid(output: str) -> int:
 def children(pid: int) -> list[int]:
     """The processes that a process started and has not seen the end of."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for a state, which the test names in case it never comes."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"still not: {what}"
-        time.sleep(0.01)
 
 
 def is_running(pid: int) -> bool:

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,20 +22,14 @@ from kombu.utils.uuid import uuid
 from surrealdb_celery_backend import consumer as consumer_module
 from surrealdb_celery_backend.backend import SurrealDBBackend
 from surrealdb_celery_backend.waiting import waiting_on
+from tests.states import until as until_in_time
 
 pytestmark = pytest.mark.integration
 
 BACKEND = "surrealdb_celery_backend:SurrealDBBackend"
 #: Longer than any test waits, in seconds.
 NEVER = 3600.0
-
-
-def until(condition: Callable[[], Any], what: str, deadline: float = 60.0) -> None:
-    """Wait for a state, which the test names in case it never comes."""
-    end = time.monotonic() + deadline
-    while not condition():
-        assert time.monotonic() < end, f"still not: {what}"
-        time.sleep(0.005)
+until = partial(until_in_time, patience=60.0)
 
 
 class Side:

@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -20,6 +20,7 @@ from celery.exceptions import ChordError
 from celery.result import AsyncResult, GroupResult
 
 from tests.engines import RunningEngine
+from tests.states import until as until_in_time
 
 from . import contract_apps, tasks_worker
 from .contract_apps import described, group_seen, outcome, seen, since_celery_5_7
@@ -35,6 +36,7 @@ pytestmark = [
 
 #: How long a task may take, in seconds: a limit for a hang, not a wait.
 TIMEOUT = 90
+until = partial(until_in_time, patience=TIMEOUT)
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -120,15 +122,6 @@ def same(app: Celery, reference: Celery) -> Callable[[Callable[[Celery], Any]], 
 def task_id() -> str:
     """An id that no test used before."""
     return str(uuid.uuid4())
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait for a state, which the test names in case it never comes."""
-    end = time.monotonic() + TIMEOUT
-    while not (value := condition()):
-        assert time.monotonic() < end, f"still not: {what}"
-        time.sleep(0.01)
-    return value
 
 
 def finished(result: AsyncResult) -> AsyncResult:
