@@ -2,17 +2,17 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 __all__ = ["SurrealDBBackend", "__version__"]
 
 if TYPE_CHECKING:
-    from .backend import SurrealDBBackend
+    from .results.backend import SurrealDBBackend
 
 
 def __getattr__(name: str) -> Any:
     # Lazily: `python -m surrealdb_celery_backend.devserver` needs neither Celery nor the backend.
     if name == "SurrealDBBackend":
-        from .backend import SurrealDBBackend
+        from .results.backend import SurrealDBBackend
 
         return SurrealDBBackend
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""A SurrealDB client: connections, transports and values. It imports nothing of Celery."""

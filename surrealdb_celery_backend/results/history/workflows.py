@@ -1,0 +1,212 @@
+"""The workflow of a task: all tasks that one call has set off, as a tree.
+
+Each record has the first task of its workflow (`root_id`) and the task that sent it (`parent_id`). With an index
+on `root_id` one request finds all. Without one the tasks are followed from the first to those that it sent, all
+of a level in one request, and what those do not name (the body of a chord is sent by a part of its header after
+that was stored) is looked for among the tasks that ended since, as many as :data:`LOOKED_AT`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from celery import states
+
+from ...client.values import EPOCH, RecordID
+from . import statements
+from .forward import PAGE, Forward
+from .model import TaskNode, TaskSummary, Workflow
+from .paging import FAR
+from .reading import Decoder, ids_in, summary
+from .scanning import Runner
+from .searching import UNREADY_SORTED, Search
+
+#: The most tasks of a workflow that one call reads.
+MOST_TASKS = 5000
+#: The most levels that are followed from the first task down, and from a task up to its first.
+MOST_LEVELS = 100
+#: How many records are looked at for those that no other names, where there is no index on `root_id`.
+LOOKED_AT = 20_000
+#: How long before the first task is stored those that it sends may end, by another's clock.
+SKEW = timedelta(seconds=60)
+
+
+class Workflows:
+    """Finds workflows.
+
+    Args:
+        runner: The connection that runs statements.
+        table: The task table.
+        search: Looks for tasks, with the table's indexes.
+        decoder: Decodes a task's children.
+    """
+
+    def __init__(self, runner: Runner, table: str, search: Search, decoder: Decoder) -> None:
+        self._runner, self._table, self._search, self._decoder = runner, table, search, decoder
+
+    def of(self, task_id: str, max_scanned: int | None = None) -> Workflow | None:
+        """The whole workflow that a task is part of; None where nothing is stored of the task.
+
+        Args:
+            task_id: The task's id.
+            max_scanned: How many records are looked at for those that no other names; None is :data:`LOOKED_AT`.
+        """
+        reading = _Reading(self._runner, self._table, self._decoder)
+        reading.fetch([task_id])
+        task = reading.tasks.get(task_id)
+        if task is None:
+            return None
+        root = task.root_id or reading.first_of(task)
+        reading.fetch([root])
+        if ("root_id",) in self._search.facts.indexes or ("root_id", "date_done") in self._search.facts.indexes:
+            complete = reading.all_of(root)
+        else:
+            complete = reading.follow(root) and self._look_for_others(
+                root, reading, LOOKED_AT if max_scanned is None else max_scanned
+            )
+        return workflow(root, reading.tasks, reading.sent, complete=complete)
+
+    def _look_for_others(self, root: str, reading: _Reading, most: int) -> bool:
+        """Find those that no task names. Returns whether all were looked at."""
+        times = [
+            each for task in reading.tasks.values() for each in (task.sent_at, task.started_at, task.date_done) if each
+        ]
+        variables = {"root": root}
+        found: list[str] = []
+        forward = Forward(
+            self._runner,
+            statements.others_of_root(self._table),
+            variables,
+            (min(times) if times else EPOCH) - SKEW,
+            FAR,
+            page=min(PAGE, max(1, most)),
+            scan=self._search.scan,
+        )
+        complete = True
+        for rows in forward:
+            found += [row[1] for row in rows if row[2]]
+            if forward.read >= most:
+                complete = False
+                break
+        unready_most = min(UNREADY_SORTED, most)
+        found += self._search.rows(statements.unready_of_root(self._table), variables, unready_most)
+        known = set(reading.tasks)
+        new = [each for each in found if each not in known]
+        reading.fetch(new)
+        for each in new:
+            complete = reading.follow(each) and complete
+        return complete
+
+
+class _Reading:
+    """The tasks of a workflow that were read so far."""
+
+    def __init__(self, runner: Runner, table: str, decoder: Decoder) -> None:
+        self._runner, self._table, self._decoder = runner, table, decoder
+        self.tasks: dict[str, TaskSummary] = {}
+        #: The ids of the tasks that each task sent, as it says itself.
+        self.sent: dict[str, list[str]] = {}
+        self._asked: set[str] = set()
+
+    def fetch(self, ids: Iterable[str]) -> None:
+        """Read tasks in one request, those that are not there yet."""
+        new = [each for each in dict.fromkeys(ids) if each not in self._asked][: MOST_TASKS - len(self._asked)]
+        if new:
+            self._asked.update(new)
+            self._take(self._runner.run(statements.SUMMARIES, records=[RecordID(self._table, each) for each in new]))
+
+    def first_of(self, task: TaskSummary) -> str:
+        """The first task of a workflow, by its parents: records of other programs may not say it."""
+        for _ in range(MOST_LEVELS):
+            if task.parent_id is None:
+                break
+            self.fetch([task.parent_id])
+            parent = self.tasks.get(task.parent_id)
+            if parent is None:
+                return task.parent_id
+            task = parent
+        return task.id
+
+    def all_of(self, root: str) -> bool:
+        """Read all by the index on the root. Returns whether that was all."""
+        rows = self._runner.run(statements.find_root(self._table), root=root, limit=MOST_TASKS) or []
+        self._take(rows)
+        return len(rows) < MOST_TASKS
+
+    def follow(self, first: str) -> bool:
+        """Read what a task sent, what that sent, and so on, a level in one request. Returns whether that was all."""
+        level = [first]
+        for _ in range(MOST_LEVELS):
+            level = [child for each in level for child in self.sent.get(each, ()) if child not in self._asked]
+            if not level:
+                return True
+            if len(self._asked) + len(level) > MOST_TASKS:
+                return False
+            self.fetch(level)
+        return False
+
+    def _take(self, rows: Any) -> None:
+        for fields, children in rows or ():
+            task = summary(fields)
+            self.tasks[task.id] = task
+            self.sent[task.id] = list(dict.fromkeys(ids_in(self._decoded(children, fields))))
+
+    def _decoded(self, children: Any, fields: Mapping[str, Any]) -> Any:
+        if not isinstance(children, (str, bytes)):
+            return children
+        try:
+            return self._decoder.decode_as(children, fields.get("encoding") or "")
+        except Exception:  # a serializer may raise anything: its children are found by their parent's id
+            return ()
+
+
+def workflow(
+    root: str, tasks: Mapping[str, TaskSummary], sent: Mapping[str, Iterable[str]], *, complete: bool
+) -> Workflow:
+    """Arrange tasks as a tree.
+
+    Args:
+        root: The id of the first.
+        tasks: The stored tasks, by id.
+        sent: The ids of the tasks that each task sent, as it says itself; those without a record are in the tree too.
+        complete: Whether these are all.
+    """
+    parents: dict[str, str] = {}
+    for parent, children in sent.items():
+        for child in children:
+            parents.setdefault(child, parent)
+    for task in tasks.values():
+        if task.parent_id is not None:
+            parents[task.id] = task.parent_id
+    parents.pop(root, None)
+    below: dict[str, list[str]] = {}
+    for each in dict.fromkeys([*tasks, *parents]):
+        if each == root:
+            continue
+        parent = parents.get(each, root)
+        below.setdefault(parent if parent in tasks or parent == root else root, []).append(each)
+    counts: Counter[str] = Counter()
+    made: dict[str, TaskNode] = {}
+    # From the leaves up, without recursion: a chain may be longer than Python's stack.
+    order, seen = [root], {root}
+    for each in order:
+        new = [child for child in below.get(each, ()) if child not in seen]
+        seen.update(new)
+        order += new
+    for each in reversed(order):
+        task_here = tasks.get(each)
+        state = states.PENDING if task_here is None else task_here.state
+        counts[state] += 1
+        children_here = [made[child] for child in below.get(each, ()) if child in made]
+        children_here.sort(key=_order)
+        made[each] = TaskNode(each, state, task_here, tuple(children_here))
+    return Workflow(made[root], dict(counts), complete)
+
+
+def _order(node: TaskNode) -> tuple[datetime, str]:
+    task = node.task
+    at = None if task is None else task.sent_at or task.started_at or task.date_done
+    return at or FAR, node.id
