@@ -5,10 +5,14 @@ from __future__ import annotations
 from .class_tasks import AsyncTask, SyncTask
 from .entry import ScheduleEntry
 from .scheduler import SurrealDBScheduler
-from .schedules import Schedules, StoredSchedule
+from .schedules import Schedules
+from .store import Firing
+from .stored import ActiveBeat, StoredSchedule
 
 __all__ = [
+    "ActiveBeat",
     "AsyncTask",
+    "Firing",
     "ScheduleEntry",
     "Schedules",
     "StoredSchedule",

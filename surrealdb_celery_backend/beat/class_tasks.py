@@ -9,7 +9,8 @@ from collections.abc import Coroutine
 from typing import Any, ClassVar, TypeVar
 
 from celery import Task, signals
-from celery._state import _get_active_apps, connect_on_app_finalize
+
+from .. import celery_compat
 
 Result = TypeVar("Result")
 
@@ -22,7 +23,7 @@ DEFAULT_RETRY_DELAY = 300
 
 
 class PeriodicTask(Task):
-    """What :class:`SyncTask` and :class:`AsyncTask` share; not to be used directly.
+    """The base of :class:`SyncTask` and :class:`AsyncTask`; not to be used directly.
 
     A subclass is registered with every app of the process when it is defined,
     unless it says ``abstract = True``. One with a ``schedule`` becomes a schedule
@@ -38,7 +39,7 @@ class PeriodicTask(Task):
 
     #: When it runs: seconds, a timedelta, a Celery schedule or schedule data.
     schedule: ClassVar[Any] = None
-    #: What the entry has besides: args, kwargs, options, timezone, description, ….
+    #: Further fields of the entry: args, kwargs, options, timezone, description, ….
     entry: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -54,14 +55,18 @@ class PeriodicTask(Task):
             # A class of its own for each app: Celery keeps app and settings on the class.
             app.register_task(app.subclass_with_self(cls, name=cls.__name__, attribute="_app", keep_reduce=True)())
 
-        connect_on_app_finalize(register)
-        for app in _get_active_apps():
+        celery_compat.on_app_finalized(register)
+        for app in celery_compat.active_apps():
             if app.finalized:
                 register(app)
 
     @classmethod
     def bind(cls, app: Any) -> Any:
-        """Bind the class to an app, with the app's retry settings."""
+        """Bind the class to an app, with the app's retry settings.
+
+        Args:
+            app: The Celery app.
+        """
         bound = super().bind(app)
         own = [each.__dict__ for each in cls.__mro__[: cls.__mro__.index(PeriodicTask)]]
         if not any("max_retries" in names for names in own):
@@ -92,17 +97,33 @@ class AsyncTask(PeriodicTask):
 
     It runs on an event loop that is kept for as long as the worker process (with a
     pool of threads: the thread) lives, so clients bound to a loop can be kept too.
-    What ``execute`` returns is the task's result.
+    The return value of `execute` is the task's result.
     """
 
     abstract = True
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        """Run :meth:`execute` to its end and return what it returns."""
+        """Run :meth:`execute` to its end and return what it returns.
+
+        Args:
+            *args: The task's positional arguments.
+            **kwargs: The task's keyword arguments.
+
+        Returns:
+            The result of :meth:`execute`.
+        """
         return run_on_kept_loop(self.execute(*args, **kwargs))
 
     async def execute(self, *args: Any, **kwargs: Any) -> Any:
-        """Do the work; to be overridden."""
+        """Do the work; to be overridden.
+
+        Args:
+            *args: The task's positional arguments.
+            **kwargs: The task's keyword arguments.
+
+        Returns:
+            The task's result.
+        """
         raise NotImplementedError(f"{type(self).__name__} needs `async def execute`")
 
 
@@ -117,10 +138,15 @@ _kept = _Kept()
 def run_on_kept_loop(coroutine: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine on this thread's event loop, made at the first call.
 
-    :param coroutine: what is run; if an exception ends the wait (a time limit, a
-        shutdown), it is cancelled and its clean-up is waited for.
-    :returns: what it returns.
-    :raises RuntimeError: if an event loop is running in this thread already.
+    Args:
+        coroutine: The coroutine; if an exception ends the wait (a time limit, a shutdown),
+            it is cancelled and its clean-up is waited for.
+
+    Returns:
+        Its result.
+
+    Raises:
+        RuntimeError: An event loop is running in this thread already.
     """
     if _kept.loop is None or _kept.loop.is_closed() or _kept.process != os.getpid():
         # A loop of before a fork shares its selector with the parent: leave it alone.

@@ -10,18 +10,19 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Clock(Protocol):
-    """What the scheduler asks for the time."""
+    """The scheduler's source of time."""
 
     def now(self) -> datetime:
         """Return the time, in UTC."""
         ...  # pragma: no cover
 
     def observe(self, moment: datetime, asked_at: float, answered_at: float) -> None:
-        """Take in what the database says the time is.
+        """Take in the database's time.
 
-        :param moment: the database's time.
-        :param asked_at: this process's monotonic clock when it was asked, in seconds.
-        :param answered_at: the same when the answer came.
+        Args:
+            moment: The database's time.
+            asked_at: This process's monotonic clock when the question was sent, in seconds.
+            answered_at: The same clock when the answer came.
         """
         ...  # pragma: no cover
 
@@ -30,7 +31,7 @@ class DatabaseClock:
     """The database's time, told between two answers by this process's monotonic clock."""
 
     def __init__(self) -> None:
-        #: What to add to the monotonic clock, in seconds; the host's own time until the database answers.
+        #: The offset to the monotonic clock, in seconds; the host's own time until the database answers.
         self._offset = time.time() - time.monotonic()
 
     def now(self) -> datetime:

@@ -1,7 +1,7 @@
 """One active beat: a lease in the database, with a fencing token.
 
-Each term of an active beat is a record of its own whose id is the token. Whoever
-creates the next id has the lease; the highest token rules. The database's clock
+Each term of an active beat is a record of its own whose id is the token. The process
+that creates the next id has the lease; the highest token rules. The database's clock
 decides when a lease has run out, so clocks of hosts do not matter; this process's
 monotonic clock only ever makes it give up earlier.
 """
@@ -12,73 +12,56 @@ import os
 import socket
 import time
 import uuid
-from dataclasses import dataclass
 
 from celery.utils.log import get_logger
 
-from .. import statements
-from ..connection import Connection
-from ..errors import LeaseLost
-from ..failures import Failure
-from ..values import RecordID
+from ..client.values import RecordID
+from ..errors import LeaseLost, PermissionDenied
 from .clock import Clock
+from .store import LeaseRow, LeaseStore
 
-logger = get_logger(__name__)
+logger = get_logger("celery.beat")
 
 #: A lease is renewed when this part of it has passed.
 RENEW_AFTER = 1 / 3
 
-#: How many past leases are kept, to see who was active before.
+#: Past leases that are kept, as a history of active beats.
 PAST_LEASES = 10
 
 #: How long past the end of another's lease a standby looks, in seconds.
 GRACE = 0.01
 
 
-@dataclass(frozen=True)
-class Holder:
-    """Who has the lease.
-
-    :param token: its fencing token.
-    :param host: the host's name.
-    :param process: the process id.
-    :param left: how long it still holds, in seconds; not above 0 when it ran out.
-    """
-
-    token: int
-    host: str
-    process: int
-    left: float
-
-
 class Lease:
     """The lease of one beat process.
 
-    :param connection: where the lease is kept.
-    :param length: how long it holds without being renewed, in seconds.
-    :param clock: is told the database's time.
+    Args:
+        store: The table of the leases.
+        length: How long the lease holds without being renewed, in seconds.
+        clock: The clock that is told the database's time.
+        app: The name of this beat's app, for others to see.
     """
 
-    def __init__(self, connection: Connection, length: float, clock: Clock) -> None:
+    def __init__(self, store: LeaseStore, length: float, clock: Clock, app: str | None = None) -> None:
         self.length = length
-        #: Who we are, to the database: unique per process and per object.
+        self.app = app
+        #: The holder's name to the database: unique per process and per object.
         self.holder = str(uuid.uuid4())
-        #: Our fencing token while we have the lease, else None.
+        #: The fencing token while the lease is held, else None.
         self.token: int | None = None
-        self._connection = connection
+        self._store = store
         self._clock = clock
-        self._table = connection.settings.table(statements.SCHEDULE_LEASE)
         #: When the last successful renewal was sent, by the monotonic clock.
         self._renewed_at = 0.0
 
     @property
     def record(self) -> RecordID:
-        """The record of our term."""
-        return RecordID(self._table, self.token)
+        """The record of the current term."""
+        return self._store.record(self.token)
 
     @property
     def is_held(self) -> bool:
-        """Whether the lease is certainly ours, without asking the database."""
+        """Whether the lease is certainly held, without asking the database."""
         return self.token is not None and self._age() < self.length
 
     @property
@@ -89,86 +72,54 @@ class Lease:
     def _age(self) -> float:
         return time.monotonic() - self._renewed_at
 
-    def take(self) -> Holder | None:
-        """Take the lease if nobody has it.
+    def take(self) -> LeaseRow | None:
+        """Take the lease if it is free.
 
-        :returns: ``None`` if it is ours now, else who has it.
-        :raises SurrealDBBackendError: if the database does not do its part.
+        Returns:
+            None if it is held now, else the lease of another process.
+
+        Raises:
+            SurrealDBBackendError: The database does not do its part.
         """
-        ruling = self._read()
+        reading = self._store.read()
+        self._clock.observe(reading.now, reading.asked_at, reading.answered_at)
+        ruling = reading.row
         if ruling is not None and ruling.left > 0:
             return ruling
         token = 1 if ruling is None else ruling.token + 1
         asked_at = time.monotonic()
-        outcome = self._connection.attempt(
-            statements.TAKE_LEASE,
-            lease=RecordID(self._table, token),
-            fence=token,
-            holder=self.holder,
-            host=socket.gethostname(),
-            process=os.getpid(),
-            length=self._length_text,
-        )[-1]
-        # Read back, whatever the reply was: on some stores more than one can be told
-        # that it created the record, but only one is in it.
-        rows = self._connection.run_all(statements.read_lease(self._table))[0] or []
-        if rows and rows[0]["holder"] == self.holder:
-            self.token = token
-            self._renewed_at = asked_at
-            self._connection.run(statements.forget_leases(self._table), fence=token - PAST_LEASES)
-            return None
-        if not rows and isinstance(outcome, Failure):
-            raise outcome.exception("taking the schedule lease")
-        return self._holder(rows[0]) if rows else self.take()
+        ruling = self._store.take(token, self.holder, socket.gethostname(), os.getpid(), self.length, app=self.app)
+        if ruling.holder != self.holder:
+            return ruling
+        self.token = token
+        self._renewed_at = asked_at
+        try:
+            self._store.forget(token - PAST_LEASES)
+        except PermissionDenied as error:
+            logger.warning("beat: past leases stay: %s", error)
+        return None
 
     def renew(self) -> None:
         """Renew the lease.
 
-        :raises LeaseLost: if another process took it over.
-        :raises SurrealDBBackendError: if the database does not do its part.
+        Raises:
+            LeaseLost: Another process took it over.
+            SurrealDBBackendError: The database does not do its part.
         """
-        asked_at = time.monotonic()
-        renewed, now = self._connection.run_all(
-            statements.renew_lease(self._table),
-            lease=self.record,
-            fence=self.token,
-            holder=self.holder,
-            length=self._length_text,
-        )
-        self._clock.observe(now, asked_at, time.monotonic())
-        if not renewed:
+        renewal = self._store.renew(self.token, self.holder, self.length)
+        self._clock.observe(renewal.now, renewal.asked_at, renewal.answered_at)
+        if not renewal.is_held:
             self.token = None
             raise LeaseLost
-        self._renewed_at = asked_at
+        self._renewed_at = renewal.asked_at
 
     def give_up(self) -> None:
-        """Stop counting on the lease, because the database said that it is not ours."""
+        """Stop counting on the lease, because the database said that it is lost."""
         self.token = None
 
     def release(self) -> None:
         """Give the lease back, so that a standby need not wait for its end."""
         if self.token is None:
             return
-        self._connection.run(statements.RELEASE_LEASE, lease=self.record, holder=self.holder)
+        self._store.release(self.token, self.holder)
         self.token = None
-
-    def _read(self) -> Holder | None:
-        asked_at = time.monotonic()
-        rows, now = self._connection.run_all(statements.read_lease(self._table))
-        self._clock.observe(now, asked_at, time.monotonic())
-        return self._holder(rows[0]) if rows else None
-
-    @staticmethod
-    def _holder(row: dict[str, object]) -> Holder:
-        left = row.get("left")
-        return Holder(
-            token=int(str(row["token"])),
-            host=str(row.get("host")),
-            process=int(str(row.get("process") or 0)),
-            left=left / 1e6 if isinstance(left, int) else 0.0,
-        )
-
-    @property
-    def _length_text(self) -> str:
-        # As text with a unit: the two SDKs have no common type for a duration.
-        return f"{round(self.length * 1000)}ms"

@@ -1,53 +1,41 @@
-"""The schedule entries for programs: list, add, change, pause, resume, run, remove."""
+"""The schedule entries for programs: look at them, add, change, pause, resume, run, remove."""
 
 from __future__ import annotations
 
+import copy
+import getpass
+import os
+import socket
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
-from .. import statements
-from ..connection import Connection
+from ..client.values import RecordID
 from ..errors import InvalidSchedule, RecordExists, ScheduleExists, ScheduleNotFound
-from ..failures import Failure
-from ..values import RecordID
-from .entry import ScheduleEntry, record_name
-from .in_code import check_task, code_entries, settings_of
-from .recurrence import nearest
-from .scheduler import PAGE, define_schedules, remove_records
+from . import statements
+from .checks import TIMING_FIELDS, EntryChecks
+from .entry import ScheduleEntry
+from .records import check_storable, entry_of, fields_of
+from .store import Imported
+from .stored import StoredSchedule, StoredSchedules
+from .wording import nearest
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-#: What :meth:`Schedules.change` may set.
+#: Fields that :meth:`Schedules.change` may set.
 CHANGEABLE = (
     *(field for field in statements.SCHEDULE_FIELDS if field not in ("name", "source")),
     "total_run_count",
 )
 
-
-@dataclass(frozen=True)
-class StoredSchedule:
-    """A record of the table, whether or not it makes an entry.
-
-    :param name: the entry's name.
-    :param record: the record as it is stored.
-    :param entry: the entry, or ``None`` if the record is none.
-    :param broken: why it does not run, or ``None``.
-    """
-
-    name: str
-    record: Mapping[str, Any]
-    entry: ScheduleEntry | None
-    broken: str | None
+#: Fields that beat keeps of an entry that is replaced.
+KEPT_WHEN_REPLACED = ("total_run_count", "last_run_at", "source")
 
 
-class Schedules:
+class Schedules(StoredSchedules):
     """The schedule entries of an app, from anywhere, while beat runs or not.
 
     ::
@@ -57,145 +45,121 @@ class Schedules:
             schedules.pause("report")
 
     Everything is validated before anything is written. Changes take effect at once
-    where the database has LIVE queries, else within ``surrealdb_beat_sync_every``.
+    where the database has LIVE queries, else within `surrealdb_beat_sync_every`.
 
-    :param app: the Celery app; its ``surrealdb_*`` settings say where the entries are.
+    Args:
+        app: The Celery app; its `surrealdb_*` settings say where the entries are.
+        by: Name of the person or program that makes changes, kept in the entries'
+            `changed_by`; the user of this process and its host if left out.
     """
 
-    def __init__(self, app: Celery) -> None:
-        self.app = app
-        self._connection = Connection(settings_of(app), define=False)
-        self._table = self._connection.settings.table(statements.SCHEDULE)
-        self._is_defined = False
-        self._code: dict[str, ScheduleEntry] | None = None
+    def __init__(self, app: Celery, *, by: str | None = None) -> None:
+        super().__init__(app)
+        self.by = by or _user_and_host()
+        self._checks = EntryChecks(app, self.zone, check_tasks=self._store.settings.beat_check_tasks)
 
-    def __enter__(self) -> Self:
-        return self
+    def signed(self, by: str) -> Self:
+        """Return the same entries, to be changed in another name; both use one connection.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-    # -- reading ----------------------------------------------------------------------------------
-
-    def stored(self) -> list[StoredSchedule]:
-        """Return every record, also those that make no entry, in the order of their names."""
-        self._open()
-        records = page = self._connection.run(statements.load_schedules(self._table), page=PAGE) or []
-        while len(page) == PAGE:
-            page = (
-                self._connection.run(statements.load_more_schedules(self._table), page=PAGE, last=page[-1]["id"]) or []
-            )
-            records = records + page
-        return sorted((self._stored(record) for record in records), key=lambda each: each.name)
-
-    def entries(self) -> list[ScheduleEntry]:
-        """Return the entries, in the order of their names; not the records that make none."""
-        return [each.entry for each in self.stored() if each.entry is not None]
-
-    def get(self, name: str) -> ScheduleEntry:
-        """Return one entry.
-
-        :raises ScheduleNotFound: if there is none of that name.
-        :raises InvalidSchedule: if its record makes no entry; the message says why.
+        Args:
+            by: Name of the person or program that makes changes.
         """
-        return self._entry(self.find(name))
-
-    def find(self, name: str) -> StoredSchedule:
-        """Return one record, also if it makes no entry.
-
-        :raises ScheduleNotFound: if there is none of that name.
-        """
-        self._open()
-        found = self._find([name])
-        if name in found:
-            return self._stored(found[name])
-        stored = {each.name: each for each in self.stored()}
-        if name in stored:  # made by hand, with an id that is no text
-            return stored[name]
-        raise ScheduleNotFound(f"there is no schedule entry {name!r}{nearest(name, tuple(stored))}")
-
-    def next_runs(self, entry: ScheduleEntry, count: int = 5) -> list[datetime]:
-        """Return when an entry is due next.
-
-        :param count: how many due times at most.
-        :returns: aware datetimes, in the entry's time zone.
-        """
-        zone = entry.zone(self.app.timezone)
-        now = datetime.now(timezone.utc)
-        return [due.astimezone(zone) for due in entry.next_runs(count, now, self.app.timezone)]
-
-    # -- writing ----------------------------------------------------------------------------------
+        other = copy.copy(self)
+        other.by = by
+        return other
 
     def add(self, entry: ScheduleEntry) -> ScheduleEntry:
         """Add an entry.
 
-        :returns: the entry as it is stored.
-        :raises ScheduleExists: if there is one of that name.
-        :raises InvalidSchedule: if its task is unknown or it would never be due.
+        Args:
+            entry: The entry; what only code can hold is refused.
+
+        Returns:
+            The entry as it is stored.
+
+        Raises:
+            ScheduleExists: There is one of that name.
+            InvalidSchedule: It cannot be stored, its task is unknown, or it would never be due.
+            PermissionDenied: The database's user may not write.
         """
-        self.check(entry)
-        self._open()
+        fields = fields_of(self._checks.new(entry))
+        self._store.define()
         if self._find([entry.name]):
             raise ScheduleExists(f"there is a schedule entry {entry.name!r} already: change it, or choose another name")
-        outcome = self._write("CREATE", self._record(entry.name), entry.definition())
-        if isinstance(outcome, Failure) and outcome.error is RecordExists:
+        try:
+            created = self._entries.create(self._entries.record(entry.name), fields, by=self.by)
+        except RecordExists:
             if self._find([entry.name]):
-                raise ScheduleExists(f"there is a schedule entry {entry.name!r} already")
+                raise ScheduleExists(f"there is a schedule entry {entry.name!r} already") from None
             # An entry that somebody renamed has the id.
-            outcome = self._write("CREATE", self._record(str(uuid.uuid4())), entry.definition())
-        if isinstance(outcome, Failure):
-            raise outcome.exception()
-        return self._entry(self._stored(outcome[0]))
+            created = self._entries.create(self._entries.record(str(uuid.uuid4())), fields, by=self.by)
+        return self._entry(self._stored(created))
 
     def change(self, name: str, **fields: Any) -> ScheduleEntry:
         """Change fields of an entry, also of one whose record is broken.
 
-        :param fields: new values by the names of the fields; ``None`` removes one.
-        :returns: the entry as it is stored.
-        :raises ScheduleNotFound: if there is none of that name.
-        :raises InvalidSchedule: if the entry would be wrong.
+        Args:
+            name: The entry's name.
+            fields: New values by the names of the fields; `None` removes one.
+
+        Returns:
+            The entry as it is stored.
+
+        Raises:
+            ScheduleNotFound: There is none of that name.
+            InvalidSchedule: The entry would be wrong.
+            PermissionDenied: The database's user may not write.
         """
         for field in fields:
             if field not in CHANGEABLE:
                 raise InvalidSchedule(f"{field!r} cannot be changed{nearest(field, CHANGEABLE)}")
         stored = self.find(name)
+        # Beat's remarks about the replaced entry are void.
+        void = {"broken", "finished"} if any(field in fields for field in TIMING_FIELDS) else {"broken"}
         record = {
-            key: value for key, value in {**stored.record, **fields}.items() if key != "broken" and value is not None
+            key: value for key, value in {**stored.record, **fields}.items() if key not in void and value is not None
         }
-        in_code = self._in_code().get(name)
-        entry = ScheduleEntry.from_record(record, in_code)
+        entry = entry_of(record, self.zone, self._in_code().get(name))
         if "schedule" in fields and entry.timezone is not None and "timezone" not in fields:
             # A schedule object of Celery's may bring its time zone.
             fields["timezone"] = entry.timezone
-        self.check(entry)
-        definition = entry.definition()
+        check_storable(entry, self.zone, tuple(fields))
+        self._checks.changed(entry, fields)
+        definition = fields_of(entry)
         values = {field: definition.get(field) for field in fields}
-        outcome = self._write("UPDATE", stored.record["id"], values)
-        if isinstance(outcome, Failure):
-            raise outcome.exception()
-        return self._changed(name, outcome)
+        if "finished" in void:
+            values["finished"] = None
+        return self._changed(name, self._entries.update(stored.record["id"], values, by=self.by))
 
     def pause(self, name: str) -> ScheduleEntry:
         """Have an entry not run until it is resumed.
 
-        :raises ScheduleNotFound: if there is none of that name.
+        Args:
+            name: The entry's name.
+
+        Returns:
+            The entry as it is now.
+
+        Raises:
+            ScheduleNotFound: There is none of that name.
+            InvalidSchedule: Its record makes no entry; the message says why.
+            PermissionDenied: The database's user may not write.
         """
         return self.change(name, active=False)
 
     def resume(self, name: str) -> ScheduleEntry:
-        """Have an entry run again; what it missed is not made up for.
+        """Have an entry run again; missed runs are not caught up.
 
-        :raises ScheduleNotFound: if there is none of that name.
-        :raises InvalidSchedule: if it has run as often as it may.
+        Args:
+            name: The entry's name.
+
+        Returns:
+            The entry as it is now.
+
+        Raises:
+            ScheduleNotFound: There is none of that name.
+            InvalidSchedule: It has run as often as it may, or cannot run.
+            PermissionDenied: The database's user may not write.
         """
         self.check_resume(name)
         return self.change(name, active=True)
@@ -203,8 +167,12 @@ class Schedules:
     def check_resume(self, name: str) -> None:
         """Check that an entry can be resumed.
 
-        :raises ScheduleNotFound: if there is none of that name.
-        :raises InvalidSchedule: if it has run as often as it may.
+        Args:
+            name: The entry's name.
+
+        Raises:
+            ScheduleNotFound: There is none of that name.
+            InvalidSchedule: It has run as often as it may.
         """
         entry = self.get(name)
         if entry.is_finished:
@@ -215,30 +183,49 @@ class Schedules:
     def run(self, name: str) -> ScheduleEntry:
         """Ask the active beat to run an entry now, outside its schedule, even if it is paused.
 
-        :raises ScheduleNotFound: if there is none of that name.
-        :raises InvalidSchedule: if its record makes no entry.
+        Args:
+            name: The entry's name.
+
+        Returns:
+            The entry as it is now.
+
+        Raises:
+            ScheduleNotFound: There is none of that name.
+            InvalidSchedule: Its record makes no entry.
+            PermissionDenied: The database's user may not write.
         """
         stored = self.find(name)
         self._entry(stored)
-        changed = self._connection.run(statements.REQUEST_RUN, record=stored.record["id"])
-        return self._changed(name, changed)
+        return self._changed(name, self._entries.request_run(stored.record["id"], by=self.by))
 
     def remove(self, name: str, *, also_of_code: bool = False) -> None:
         """Remove an entry.
 
-        :param also_of_code: also if code put it there, and will again when a beat starts.
-        :raises ScheduleNotFound: if there is none of that name.
-        :raises InvalidSchedule: if code put it there.
+        Args:
+            name: The entry's name.
+            also_of_code: Also if code put it there, and will again when a beat starts.
+
+        Raises:
+            ScheduleNotFound: There is none of that name.
+            InvalidSchedule: Code put it there.
+            PermissionDenied: The database's user may not remove it.
         """
         stored = self.check_remove(name, also_of_code=also_of_code)
-        remove_records(self._connection, [stored.record["id"]])
+        self._entries.remove([stored.record["id"]])
 
     def check_remove(self, name: str, *, also_of_code: bool = False) -> StoredSchedule:
         """Check that an entry can be removed, and return its record.
 
-        :param also_of_code: also if code put it there.
-        :raises ScheduleNotFound: if there is none of that name.
-        :raises InvalidSchedule: if code put it there.
+        Args:
+            name: The entry's name.
+            also_of_code: Also if code put it there.
+
+        Returns:
+            The entry's record.
+
+        Raises:
+            ScheduleNotFound: There is none of that name.
+            InvalidSchedule: Code put it there.
         """
         stored = self.find(name)
         if stored.record.get("source") == "code" and not also_of_code:
@@ -248,119 +235,82 @@ class Schedules:
         return stored
 
     def import_entries(self, entries: Iterable[ScheduleEntry], *, replace: bool = False) -> list[ScheduleEntry]:
-        """Add entries, all or none.
+        """Add entries. All are checked before the first is written.
 
-        :param replace: change those that are there already, instead of refusing them;
-            what beat keeps about their runs stays.
-        :returns: the entries.
-        :raises ScheduleExists: if there is one of a name already; nothing is written then.
-        :raises InvalidSchedule: if one is wrong; nothing is written then.
+        Up to 250 are written in one transaction, all or none; more in pieces of that size.
+
+        Args:
+            entries: The entries; any number.
+            replace: Whether to change those that are there already, instead of refusing them. What beat
+                keeps about their runs stays.
+
+        Returns:
+            The entries.
+
+        Raises:
+            ScheduleExists: There is one of a name already; nothing is written.
+            InvalidSchedule: One is wrong; nothing is written.
+            PermissionDenied: The database's user may not write.
+            ImportIncomplete: Something came in between, and only some pieces are written; the message
+                says how many. The same call with `replace` writes the rest.
         """
-        entries = list(entries)
-        names = [entry.name for entry in entries]
-        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-        if twice:
-            raise InvalidSchedule(f"name {twice[0]!r} is given twice")
-        for entry in entries:
-            try:
-                self.check(entry)
-            except InvalidSchedule as error:
-                raise InvalidSchedule(f"{entry.name!r}: {error}") from error
-        self._open()
-        present, taken = self._look_up(names)
+        checked = self._checks.all_new(entries)
+        self._store.define()
+        found = self._entries.find([entry.name for entry in checked])
+        present = found.by_name
         if present and not replace:
             raise ScheduleExists(
                 f"there is a schedule entry {next(iter(present))!r} already: replace it, or choose another name"
             )
-        added = [
-            {
-                **entry.definition(),
-                # Not the id that an entry has which somebody renamed.
-                "id": self._record(str(uuid.uuid4()) if str(self._record(entry.name)) in taken else entry.name),
-            }
-            for entry in entries
-            if entry.name not in present
-        ]
-        # One transaction: a file is imported whole or not at all.
-        self._connection.run_all(
-            statements.import_schedules(self._table),
-            added=added,
-            changed=[
-                {"entry": present[entry.name]["id"], "fields": self._replacing(entry)}
-                for entry in entries
-                if entry.name in present
+        self._store.importer.run(
+            [
+                Imported(
+                    entry.name,
+                    # Not the id that an entry has which somebody renamed.
+                    present[entry.name]["id"] if entry.name in present else self._free_record(entry.name, found.taken),
+                    _replacing(entry) if entry.name in present else fields_of(entry),
+                    is_new=entry.name not in present,
+                )
+                for entry in checked
             ],
+            by=self.by,
         )
-        return entries
+        return checked
 
-    def check(self, entry: ScheduleEntry) -> None:
-        """Check what an entry alone cannot know: that its task exists and that it is ever due.
+    def check(self, entry: ScheduleEntry) -> ScheduleEntry:
+        """Check an entry as :meth:`add` does before it writes.
 
-        :raises InvalidSchedule: if not.
+        Args:
+            entry: The entry.
+
+        Returns:
+            The entry with an offset to each of its times.
+
+        Raises:
+            InvalidSchedule: It cannot be stored, its task is unknown, or it would never be due.
         """
-        if self._connection.settings.beat_check_tasks:
-            check_task(self.app, entry.task)
-        if not entry.active or entry.is_finished:
-            return
-        now = datetime.now(timezone.utc)
-        is_planned = entry.next_run_at is not None and entry.planned == entry.plan(self.app.timezone)
-        if not entry.next_runs(1, now, self.app.timezone) and not is_planned:
-            raise InvalidSchedule("schedule is never due any more: its time has passed")
+        return self._checks.new(entry)
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _open(self) -> None:
-        if not self._is_defined:
-            define_schedules(self._connection)
-            self._is_defined = True
+    def _free_record(self, name: str, taken: set[str]) -> RecordID:
+        record = self._entries.record(name)
+        return self._entries.record(str(uuid.uuid4())) if str(record) in taken else record
 
-    def _in_code(self) -> dict[str, ScheduleEntry]:
-        if self._code is None:
-            self._code, _ = code_entries(self.app)
-        return self._code
-
-    def _record(self, name: str) -> RecordID:
-        return RecordID(self._table, name)
-
-    def _find(self, names: list[str]) -> dict[str, dict[str, Any]]:
-        return self._look_up(names)[0]
-
-    def _look_up(self, names: list[str]) -> tuple[dict[str, dict[str, Any]], set[str]]:
-        """Return the records of names, and which of the ids that these would have are taken."""
-        by_name, by_id = self._connection.run_all(
-            statements.find_schedules(self._table),
-            names=names,
-            records=[self._record(name) for name in names],
-        )
-        found = {record_name(record): record for record in [*(by_id or []), *(by_name or [])]}
-        return {name: found[name] for name in names if name in found}, {str(record["id"]) for record in by_id or []}
-
-    def _stored(self, record: Mapping[str, Any]) -> StoredSchedule:
-        name = record_name(record)
-        try:
-            entry = ScheduleEntry.from_record(record, self._in_code().get(name))
-        except InvalidSchedule as error:
-            return StoredSchedule(name, record, None, record.get("broken") or str(error))
-        return StoredSchedule(name, record, entry, entry.broken)
-
-    @staticmethod
-    def _entry(stored: StoredSchedule) -> ScheduleEntry:
-        if stored.entry is None:
-            raise InvalidSchedule(f"{stored.name!r} is broken: {stored.broken}")
-        return stored.entry
-
-    def _changed(self, name: str, records: list[dict[str, Any]]) -> ScheduleEntry:
-        if not records:
+    def _changed(self, name: str, record: Mapping[str, Any] | None) -> ScheduleEntry:
+        if record is None:
             raise ScheduleNotFound(f"there is no schedule entry {name!r} any more")
-        return self._entry(self._stored(records[0]))
+        return self._entry(self._stored(record))
 
-    def _write(self, verb: str, record: RecordID, fields: Mapping[str, Any]) -> Any:
-        text = statements.write_schedule(verb, tuple(fields))
-        return self._connection.attempt(text, record=record, **fields)[-1]
 
-    @staticmethod
-    def _replacing(entry: ScheduleEntry) -> dict[str, Any]:
-        fields = entry.definition()
-        for kept in ("total_run_count", "source"):
-            del fields[kept]
-        return fields
+def _replacing(entry: ScheduleEntry) -> dict[str, Any]:
+    return {name: value for name, value in fields_of(entry).items() if name not in KEPT_WHEN_REPLACED}
+
+
+def _user_and_host() -> str:
+    """Return the user and host of this process, such as `anna@laptop`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container's user without a name
+        user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+    return f"{user}@{socket.gethostname()}"
