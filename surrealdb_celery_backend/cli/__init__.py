@@ -1,0 +1,5 @@
+"""The `celery surrealdb …` commands."""
+
+from .group import surrealdb
+
+__all__ = ["surrealdb"]

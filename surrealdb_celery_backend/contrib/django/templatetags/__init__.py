@@ -1,0 +1,3 @@
+"""Filters of the app's templates."""
+
+__all__: list[str] = []

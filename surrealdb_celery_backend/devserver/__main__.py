@@ -1,0 +1,5 @@
+"""`python -m surrealdb_celery_backend.devserver`."""
+
+from .command import run
+
+run()

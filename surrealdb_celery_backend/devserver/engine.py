@@ -1,0 +1,127 @@
+"""The embedded engine: raw execution, its errors as RPC errors, its version and its root user."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import mmap
+import re
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+from surrealdb.data.cbor import decode, encode
+
+from .messages import SESSION, Request, RpcError, succeeded
+
+#: The modules of the engine: of a package of its own since SDK 3, inside the SDK's wheel before.
+_ENGINE_MODULES: Final = ("surrealdb_embedded._ext", "surrealdb._surrealdb_ext")
+
+
+class DevServerError(Exception):
+    """The development server cannot run as asked."""
+
+
+class _EmbeddedDB(Protocol):
+    """The common interface of both SDKs' `AsyncEmbeddedDB`."""
+
+    async def connect(self) -> None: ...
+    async def close(self) -> None: ...
+    async def execute(self, cbor_request: bytes) -> bytes: ...
+
+
+def engine_class() -> Callable[[str], _EmbeddedDB]:
+    """The class of the installed SDK's engine.
+
+    Raises:
+        DevServerError: The SDK has none.
+    """
+    for name in _ENGINE_MODULES:
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        engine_class: Callable[[str], _EmbeddedDB] = module.AsyncEmbeddedDB
+        return engine_class
+    raise DevServerError(
+        "the installed SurrealDB SDK has no embedded engine: pip install 'surrealdb-celery-backend[embedded]'"
+    )
+
+
+class Engine:
+    """The embedded engine: raw execution, and its errors as RPC errors."""
+
+    def __init__(self, db: _EmbeddedDB) -> None:
+        self._db = db
+        self.version = ""
+        #: The engine keeps sessions apart itself (3.x).
+        self.has_sessions = False
+
+    async def open(self, username: str, password: str) -> None:
+        """Connect, find out what the engine is, and create the root user."""
+        await self._db.connect()
+        session = uuid.uuid4()
+        probe = Request.of("attach")
+        probe.pairs[SESSION] = encode(str(session))
+        try:
+            self.has_sessions = succeeded(await self.execute(probe))
+        except RpcError:
+            self.has_sessions = False
+        self.version = await self._version()
+
+        name = "`" + username.replace("\\", "\\\\").replace("`", "\\`") + "`"
+        secret = json.dumps(password, ensure_ascii=False)
+        statement = f"DEFINE USER IF NOT EXISTS {name} ON ROOT PASSWORD {secret} ROLES OWNER"
+        reply = decode(await self.execute(Request.of("query", encode(statement), encode({}))))
+        if "result" not in reply or reply["result"][0]["status"] != "OK":
+            raise DevServerError("the engine refused to create the root user: choose another --username")
+
+        # The sign-in runs in the session made above where there are sessions: the engine's own must stay free.
+        signin = Request.of("signin", encode({"user": username, "pass": password}))
+        if self.has_sessions:
+            signin.pairs[SESSION] = encode(str(session))
+        try:
+            signed_in = succeeded(await self.execute(signin))
+        except RpcError:
+            signed_in = False
+        if not signed_in:
+            raise DevServerError(
+                f"--path already has a root user {username!r} with another password: give that one as --password"
+            )
+        end = Request.of("detach" if self.has_sessions else "invalidate")
+        if self.has_sessions:
+            end.pairs[SESSION] = encode(str(session))
+        await self.execute(end)
+
+    async def _version(self) -> str:
+        answered = str(decode(await self.execute(Request.of("version")))["result"]).removeprefix("surrealdb-")
+        if self.has_sessions:
+            return answered
+        # The 2.x engine answers with the version of the SDK's package. Its own is only in the binary.
+        found = _version_in(Path(str(importlib.import_module(_ENGINE_MODULES[1]).__file__)))
+        return found or answered
+
+    async def execute(self, request: Request) -> bytes:
+        """Run *request* in the engine and return its whole reply.
+
+        Raises:
+            RpcError: The engine raised instead of replying.
+        """
+        try:
+            return await self._db.execute(request.data)
+        except (RuntimeError, ValueError) as error:
+            message = str(error)
+            codes = {"Method not found": -32601, "Invalid params": -32602, "Invalid request": -32600}
+            raise RpcError(codes.get(message, -32000), message) from error
+
+    async def close(self) -> None:
+        """Write everything down and end the engine."""
+        await self._db.close()
+
+
+def _version_in(binary: Path) -> str | None:
+    """Return the version of SurrealDB that an extension module was built from, as its panic messages name it."""
+    with binary.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = re.search(rb"surrealdb-core-(\d+\.\d+\.\d+)", content)
+        return found[1].decode() if found else None
