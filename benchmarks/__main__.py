@@ -1,13 +1,13 @@
-"""Measure, and print the tables: ``python -m benchmarks [--quick] [--only NAME] [--engine 3.2.4] [--plot FILE]``."""
+"""Measure, and print the tables: ``python -m benchmarks [--quick] [--only NAME] [--engine 3.2.4] [--plot FILE]``.
+
+``--show RUN.json [RUN.json …]`` measures nothing and prints written runs beside each other.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
-import os
-import platform
 import random
 import sys
 import time
@@ -17,6 +17,7 @@ from tests.engines import EngineFailed, Unavailable
 from tests.engines import start as start_engine
 
 from . import contenders, servers, tables
+from .about import about
 from .measures import MEASURES, QUICK, Bench, Measure, Sizes
 
 DEFAULT_ENGINE = "3.0.2"
@@ -35,7 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--without", action="append", default=[], help="a contender to leave out: redis, postgres, raw")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios there, as .svg or .png")
+    parser.add_argument("--show", type=Path, nargs="+", metavar="FILE", help="print runs that --json wrote, and end")
     options = parser.parse_args(arguments)
+    if options.show:
+        return _show([tables.Report.read(file) for file in options.show], options.plot)
     logging.getLogger("celery").setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
         try:
@@ -51,19 +55,23 @@ def main(arguments: list[str] | None = None) -> int:
         contenders=[(each.name, each.label) for each in everybody],
         rows={measure.name: measure.rows(bench.sizes) for measure in chosen},
         samples=results,
-        about=_about(),
+        about=about(),
     )
-    print(report.markdown())
     if options.json:
-        options.json.write_text(json.dumps(report.as_dict(), indent=1) + "\n")
-    if options.plot:
-        report.plot(options.plot)
+        report.write(options.json)
+    return _show([report], options.plot)
+
+
+def _show(reports: list[tables.Report], plot: Path | None) -> int:
+    print(tables.markdown(reports))
+    if plot:
+        tables.plot(reports[-1], plot)
     return 0
 
 
 def _contenders(
     engines: list[str], without: list[str], stack: contextlib.ExitStack
-) -> tuple[list[contenders.Contender], str]:
+) -> tuple[list[contenders.Contender], servers.Server]:
     """Start what is needed; peers that cannot run here are named and left out, the broker is needed."""
     everybody = []
     for number, name in enumerate(engines):
@@ -72,10 +80,10 @@ def _contenders(
         everybody.append(contenders.surrealdb("ours" if number == 0 else f"ours {name}", engine))
         if number == 0 and "raw" not in without:
             bare = contenders.raw(engine)
-    redis_url = stack.enter_context(servers.redis())
-    address = redis_url.rpartition("/")[0]
+    broker = stack.enter_context(servers.redis())
     if "redis" not in without:
-        everybody.append(contenders.redis(f"{address}/13"))
+        own = stack.enter_context(servers.redis())
+        everybody.append(contenders.redis(own.url, own.pid))
     if "postgres" not in without:
         try:
             everybody.append(contenders.postgres(stack.enter_context(servers.postgres())))
@@ -83,7 +91,7 @@ def _contenders(
             print(f"without PostgreSQL: {error}", file=sys.stderr)
     if "raw" not in without:
         everybody.append(bare)
-    return everybody, f"{address}/14"
+    return everybody, broker
 
 
 def _run(bench: Bench, measure: Measure, repeat: int) -> dict[str, dict[str, list[float]]]:
@@ -101,27 +109,6 @@ def _run(bench: Bench, measure: Measure, repeat: int) -> dict[str, dict[str, lis
             for key, value in sample.items():
                 rows.setdefault(key, []).append(value)
     return samples
-
-
-def _about() -> dict[str, str]:
-    packages = ("celery", "surrealdb", "cbor2", "redis", "sqlalchemy", "psycopg")
-    versions = {name: _version(name) for name in packages}
-    load = os.getloadavg()[0]
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, load {load:.1f} at the end",
-        "python": platform.python_version(),
-        **{name: version for name, version in versions.items() if version},
-    }
-
-
-def _version(name: str) -> str:
-    import importlib.metadata
-
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 if __name__ == "__main__":

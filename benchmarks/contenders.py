@@ -12,6 +12,8 @@ from urllib.parse import urlsplit, urlunsplit
 from celery import Celery, states
 from celery.app.task import Context
 
+from tests.engines import NotPossible
+
 #: How long a run's results are kept, in seconds: they go by themselves.
 KEPT = 3600
 
@@ -26,6 +28,7 @@ class Contender:
     :param settings: further settings of ``app.conf``.
     :param celery: False for the SDK alone, without Celery.
     :param polled: True where ``get()`` looks for results in intervals.
+    :param server_pid: the process of its server, where that is known: its CPU is counted.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Contender:
     settings: dict[str, Any] = field(default_factory=dict)
     celery: bool = True
     polled: bool = False
+    server_pid: int | None = None
 
     @property
     def ours(self) -> bool:
@@ -59,17 +63,24 @@ class Contender:
 def surrealdb(name: str, engine: Any) -> Contender:
     """Our backend on a running engine of tests/engines."""
     label = f"SurrealDB {engine.version} ({engine.store})"
-    return Contender(name, label, engine.database().backend_url)
+    return Contender(name, label, engine.database().backend_url, server_pid=_pid(engine))
 
 
 def raw(engine: Any) -> Contender:
     """The SDK's blocking connection on the same engine: what any backend on it pays at least."""
-    return Contender("raw", "bare `query_raw`", engine.database().backend_url, celery=False)
+    return Contender("raw", "bare `query_raw`", engine.database().backend_url, celery=False, server_pid=_pid(engine))
 
 
-def redis(url: str) -> Contender:
+def _pid(engine: Any) -> int | None:
+    try:
+        return int(engine.pid)
+    except (AttributeError, NotPossible):
+        return None  # a server that somebody else started
+
+
+def redis(url: str, server_pid: int | None) -> Contender:
     """Celery's Redis backend."""
-    return Contender("redis", "Redis backend", url)
+    return Contender("redis", "Redis backend", url, server_pid=server_pid)
 
 
 def postgres(url: str) -> Contender:
@@ -147,7 +158,9 @@ class CeleryClient(Client):
     def join(self, task_ids: Iterable[str]) -> list[Any]:
         """Fetch many results the way Celery's GroupResult does."""
         app = self.app
-        return app.GroupResult(uuid.uuid4().hex, [app.AsyncResult(task_id) for task_id in task_ids]).get(timeout=600)
+        group = app.GroupResult(uuid.uuid4().hex, [app.AsyncResult(task_id) for task_id in task_ids])
+        values: list[Any] = group.get(timeout=600)
+        return values
 
     def close(self) -> None:
         backend = self.backend
@@ -163,12 +176,14 @@ class RawClient(Client):
     def __init__(self, contender: Contender) -> None:
         from surrealdb import RecordID, Surreal
 
-        from surrealdb_celery_backend import statements
+        from surrealdb_celery_backend.results import statements
 
         parts = urlsplit(contender.backend)
         _, namespace, database = parts.path.split("/")
         self._record_id = RecordID
-        self._store, self._fetch = statements.STORE_READY_TASK, statements.FETCH_TASKS
+        # The SDK's line 2 writes durations in a form that the engine does not read.
+        self._store = statements.store_task(("l",), ready=True).replace("$l", "<duration>$l")
+        self._fetch = statements.FETCH_TASKS
         self._connection = Surreal(f"ws://{parts.hostname}:{parts.port}/rpc")
         self._connection.signin({"username": parts.username, "password": parts.password})
         self._connection.query_raw(
@@ -179,27 +194,22 @@ class RawClient(Client):
         self._connection.query_raw(statements.define_schema(""), {})
 
     def store(self, task_id: str, payload: str, request: Context) -> None:
-        from datetime import datetime, timedelta, timezone
-
-        now = datetime.now(timezone.utc)
         task = {
             "task_id": task_id,
             "status": states.SUCCESS,
             "result": payload,
             "encoding": "application/json",
             "children": [],
-            "date_done": now,
-            "expires_at": now + timedelta(seconds=KEPT),
             "root_id": request.root_id,
             "reply_to": request.reply_to,
         }
-        variables = {"record": self._record_id("task", task_id), "task": task}
+        pairs = [list(pair) for pair in task.items()]
+        variables: Any = {"r": self._record_id("task", task_id), "t": pairs, "l": f"{KEPT}s"}
         _check(self._connection.query_raw(self._store, variables))
 
     def fetch(self, task_id: str) -> Any:
-        return _check(self._connection.query_raw(self._fetch, {"records": self._record_id("task", task_id)}))[0][
-            "result"
-        ]
+        (record,) = _check(self._connection.query_raw(self._fetch, {"records": self._record_id("task", task_id)}))
+        return record["result"]
 
     def close(self) -> None:
         self._connection.close()

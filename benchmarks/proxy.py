@@ -19,9 +19,9 @@ class Proxy(Child):
     """
 
     def __init__(self, port: int, delay: float = 0.0) -> None:
-        self._count = spawn.Value("q", 0)
+        self._count, self._sent = spawn.Value("q", 0), spawn.Value("q", 0)
         ours, theirs = spawn.Pipe()
-        super().__init__(_serve, port, delay, self._count, theirs)
+        super().__init__(_serve, port, delay, self._count, self._sent, theirs)
         #: Where to connect to instead.
         self.port: int = ours.recv()
 
@@ -30,8 +30,13 @@ class Proxy(Child):
         """Round trips so far, of all connections."""
         return int(self._count.value)
 
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that clients sent so far, of all connections."""
+        return int(self._sent.value)
 
-def _serve(port: int, delay: float, count: Any, pipe: Any) -> None:
+
+def _serve(port: int, delay: float, count: Any, sent: Any, pipe: Any) -> None:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
         loop = asyncio.get_running_loop()
@@ -40,6 +45,8 @@ def _serve(port: int, delay: float, count: Any, pipe: Any) -> None:
         async def ask() -> None:
             nonlocal answered
             while data := await reader.read(262_144):
+                with sent.get_lock():
+                    sent.value += len(data)
                 if answered:
                     answered = False
                     with count.get_lock():

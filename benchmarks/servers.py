@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,24 +23,36 @@ class NoServer(Exception):
     """A server is neither there nor can it be started here."""
 
 
-@contextlib.contextmanager
-def redis() -> Iterator[str]:
-    """The URL of a Redis server: $REDIS_TEST_URL, one on the usual port, or one started for this run.
+@dataclass(frozen=True)
+class Server:
+    """A server of a run.
 
-    :raises NoServer: there is no ``redis-server`` on PATH either.
+    :param url: where it answers.
+    :param pid: its process, if this run started it.
     """
-    url = os.environ.get("REDIS_TEST_URL", "redis://127.0.0.1:6379/0")
-    if _answers(_port(url)):
-        yield url
-        return
+
+    url: str
+    pid: int | None
+
+
+@contextlib.contextmanager
+def redis() -> Iterator[Server]:
+    """A Redis server of this run's own, so that its CPU is that of one purpose; else one that answers already.
+
+    :raises NoServer: there is neither ``redis-server`` on PATH nor one at $REDIS_TEST_URL or on the usual port.
+    """
     program = shutil.which("redis-server")
     if program is None:
-        raise NoServer("no Redis on port 6379 and no redis-server on PATH: install the package redis-server")
+        url = os.environ.get("REDIS_TEST_URL", "redis://127.0.0.1:6379/0")
+        if not _answers(_port(url)):
+            raise NoServer("no redis-server on PATH and no Redis on port 6379: install the package redis-server")
+        yield Server(url, None)
+        return
     port = _free_port()
     with tempfile.TemporaryDirectory() as directory:
-        command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", directory]
-        with _running(command, port):
-            yield f"redis://127.0.0.1:{port}/0"
+        command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", directory, "--save", ""]
+        with _running(command, port) as pid:
+            yield Server(f"redis://127.0.0.1:{port}/0", pid)
 
 
 @contextlib.contextmanager
@@ -72,7 +85,7 @@ def postgres() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _running(command: list[str], port: int, cwd: str | None = None) -> Iterator[None]:
+def _running(command: list[str], port: int, cwd: str | None = None) -> Iterator[int]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=cwd)
     try:
         deadline = time.monotonic() + START_TIMEOUT
@@ -80,7 +93,7 @@ def _running(command: list[str], port: int, cwd: str | None = None) -> Iterator[
             if process.poll() is not None or time.monotonic() > deadline:
                 raise NoServer(f"{command[0]} did not start")
             time.sleep(0.05)
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait()

@@ -91,6 +91,11 @@ class RunningWorker:
         self.app = app
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        """The worker's parent process."""
+        return self._process.pid
+
     def memory(self) -> tuple[float, float]:
         """Resident memory of the parent and of the largest child, in MiB; what they share is in both."""
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
