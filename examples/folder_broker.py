@@ -46,6 +46,13 @@ def options(folder: Path) -> dict[str, Any]:
 class Channel(filesystem.Channel):
     """Kombu's, with files that appear whole."""
 
+    @property
+    def transport_options(self) -> dict[str, Any]:
+        """What the app sets; for `folder:///path` the path alone is enough."""
+        client = self.connection.client
+        path = (client.virtual_host or "").strip("/")
+        return {**(options(Path("/", path)) if path else {}), **client.transport_options}
+
     def _put(self, queue: str, payload: dict[str, Any], **_kwargs: object) -> None:
         # Kombu reads the files in the order of their names.
         name = f"{time.monotonic_ns():020}_{uuid.uuid4()}.{queue}.msg"
@@ -73,9 +80,11 @@ class Channel(filesystem.Channel):
 
 
 class Transport(filesystem.Transport):
-    """What `broker_url = "folder://"` names."""
+    """What `broker_url = "folder:///path"` names; `folder://` alone goes with `broker_transport_options`."""
 
     Channel = Channel
+    #: How often a worker looks for messages, in seconds.
+    polling_interval = 0.02
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
         """Wait for messages, but for 0.2 s at most: a worker looks between two waits whether it is to stop."""

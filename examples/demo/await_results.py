@@ -2,7 +2,7 @@
 
     python -m surrealdb_celery_backend.devserver     # in one terminal
     celery -A celery_app worker                      # in another
-    python await_results.py                          # here
+    python -m await_results                          # here
 
 `delay()` talks to the broker and blocks for a moment, so it runs in a thread; waiting
 for a thousand results costs one thread in all.

@@ -1,8 +1,8 @@
 """Everything at once: an engine, a worker, tasks of every shape, and their records.
 
-    python examples/demo.py
-    python examples/demo.py --url surrealdb://root:root@localhost:8000/celery/results
-    python examples/demo.py --broker redis://localhost:6379/0
+    python demo/demo.py
+    python demo/demo.py --url surrealdb://root:root@localhost:8000/celery/results
+    python demo/demo.py --broker redis://localhost:6379/0
 
 Without `--url` it starts the embedded engine on a free port, without `--broker` the
 messages go through a temporary folder, so neither needs a service. The worker is a
@@ -33,7 +33,7 @@ from celery import chain, chord, group
 from celery.exceptions import TimeoutError as NotYet
 
 import surrealdb_celery_backend
-from surrealdb_celery_backend.connection import Connection
+from surrealdb_celery_backend.client.connection import Connection
 from surrealdb_celery_backend.errors import SurrealDBBackendError
 from surrealdb_celery_backend.settings import Settings
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 #: How long anything may take before the demo gives up on it, in seconds.
-PATIENCE = 120.0
+MAX_WAIT = 120.0
 WIDTH = 80
 
 #: What the table at the end shows; any SurrealDB client can ask this.
@@ -74,7 +74,11 @@ class Worker:
                     *("--pool", "prefork", "--concurrency", "2", "--hostname", "worker@demo"),
                     *("--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"),
                 ],
-                cwd=HERE,
+                cwd=HERE.parent,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -94,15 +98,15 @@ class Worker:
             what: What is waited for, for the error.
 
         Raises:
-            DemoError: The worker ended, or it took longer than `PATIENCE`.
+            DemoError: The worker ended, or it took longer than `MAX_WAIT`.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + MAX_WAIT
         while not done(0.5):
             if self.process.poll() is not None:
                 message = f"the worker ended with code {self.process.returncode}:\n{self.said()}"
                 raise DemoError(message)
             if time.monotonic() > deadline:
-                message = f"no {what} within {PATIENCE:.0f} s; the worker's last words:\n{self.said()}"
+                message = f"no {what} within {MAX_WAIT:.0f} s; the worker's last words:\n{self.said()}"
                 raise DemoError(message)
 
     def stop(self) -> None:
@@ -111,11 +115,11 @@ class Worker:
 
 
 def stop(process: subprocess.Popen[Any]) -> None:
-    """End a process: ask it, and kill it if it has not ended after `PATIENCE`."""
+    """End a process: ask it, and kill it if it has not ended after `MAX_WAIT`."""
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(PATIENCE)
+            process.wait(MAX_WAIT)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -145,7 +149,7 @@ def engine(folder: Path) -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + MAX_WAIT
         while not ready.exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 message = f"the engine did not start:\n{log.read_text(errors='replace')}"
@@ -213,7 +217,7 @@ def value(worker: Worker, result: AsyncResult) -> Any:
         # A worker sends the next step of a chain before it stores the result of this one.
         value(worker, result.parent)
     worker.wait_for(done, "result")
-    return result.get(timeout=PATIENCE, propagate=False)
+    return result.get(timeout=MAX_WAIT, propagate=False)
 
 
 def run_tasks(worker: Worker, check: Check) -> None:
@@ -322,7 +326,7 @@ def connect(app: celery.Celery) -> Connection:
         DemoError: The database or the broker is not to be had.
     """
     try:
-        connection = Connection(Settings.from_app(app, app.backend.url))
+        connection = Connection(Settings.from_app(app, app.backend.url).options)
         connection.run("RETURN 1")
     except SurrealDBBackendError as error:
         message = f"--url: {error}"
@@ -359,7 +363,7 @@ def run(options: argparse.Namespace, stack: contextlib.ExitStack) -> list[str]:
     if options.url:
         os.environ["EXAMPLES_TABLE_PREFIX"] = "demo_"
 
-    sys.path.insert(0, str(HERE))
+    sys.path[:0] = [str(HERE), str(HERE.parent)]
     from celery_app import app
 
     connection = connect(app)

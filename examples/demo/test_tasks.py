@@ -1,9 +1,9 @@
 """How to test your own tasks: real results in a real engine, all inside the test process.
 
     pip install 'surrealdb-celery-backend[embedded]' pytest
-    pytest test_tasks.py
+    python -m pytest -c /dev/null --rootdir demo demo/test_tasks.py
 
-(In the checkout, whose own pytest settings want plugins: `pytest -c /dev/null --rootdir . test_tasks.py`.)
+(`-c` and `--rootdir` keep the pytest settings of the checkout out; elsewhere `pytest test_tasks.py` is enough.)
 
 The engine lives in memory, the broker too, and the worker runs in a thread: no server,
 no port, nothing left behind. `task_always_eager` would be faster, and would show none

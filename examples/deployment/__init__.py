@@ -1,0 +1,1 @@
+"""What the compose files of the examples have in common."""

@@ -1,0 +1,5 @@
+"""A Celery project whose whole configuration is in the environment."""
+
+from .app import app
+
+__all__ = ["app"]
