@@ -1,169 +1,70 @@
-"""Fixtures of all tests: running engines, a database of one's own, and the other services. See README.md."""
+"""Fixtures of all tests: other services, and a clean start. Engines come from tests/engines/plugin.py."""
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
-from collections import Counter
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
+from kombu.transport import memory
 
-from tests.engines import Database, NotPossible, Provider, RunningEngine, Unavailable, all_specs, matrix
+from tests.engines import matrix
 
-#: Fixtures that are given an engine. `live_engine` and `own_engine` narrow or renew what `engine` is.
-ENGINE_FIXTURES = ("engine", "own_engine")
-
-_PROVIDERS = pytest.StashKey[list[tuple[str, Provider | Unavailable]]]()
-_COUNTS = pytest.StashKey[dict[str, Counter[str]]]()
-_PROPERTY = "engine"
+pytest_plugins = ["tests.engines.plugin"]
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --engine and --stores."""
-    group = parser.getgroup("engines")
-    group.addoption("--engine", help="only this one, as `python -m tests.engines list` names it: 3.0.2, 3.0.2-mem")
-    group.addoption("--stores", choices=["default", "all"], default="default", help="each engine's first, or all")
+#: The files that take longest, longest first. Begun last, one of them keeps a process busy after all others are done.
+LONGEST = (
+    "faults/test_chord_kills.py",
+    "integration/test_beat_processes.py",
+    "integration/test_guides.py",
+    "faults/test_main_loop.py",
+    "faults/test_clean_ends.py",
+    "integration/test_example_template.py",
+    "integration/test_waiting.py",
+    "integration/test_example_demo.py",
+    "faults/test_restart.py",
+    "integration/test_engines.py",
+    "integration/test_installed.py",
+    "integration/test_worker.py",
+    "integration/test_history_find.py",
+    "integration/test_devserver.py",
+    "integration/test_example_schedules.py",
+    "faults/test_rights.py",
+    "integration/test_chords.py",
+    "faults/test_sessions.py",
+)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Find out once which engines there are."""
-    # The SDKs open their blocking connection in a way that websockets 17.1 deprecated; not ours to change.
-    config.addinivalue_line(
-        "filterwarnings", r"ignore:connect\(\) must be used as a context manager:DeprecationWarning"
-    )
-    config.stash[_PROVIDERS] = list(
-        all_specs(every_store=config.getoption("stores") == "all", only=config.getoption("engine"))
-    )
-    config.stash[_COUNTS] = {}
-    config.pluginmanager.register(_Count(config.stash[_COUNTS]), "engine-counts")
-    if not config.stash[_PROVIDERS]:
-        raise pytest.UsageError(
-            f"--engine is {config.getoption('engine')!r}: choose one of {', '.join(matrix.names())},"
-            " alone or with a store, such as 3.0.2-mem"
-        )
+# After pytest's own order, which puts what takes no shared engine last, the longest among it.
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the longest files, and run what depends on no line of the SDK with one of them."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(f"{item.path.parent.name}/{item.path.name}", len(ranks)))
+    if matrix.sdk() == "2" and not config.getoption("everything"):
+        for item in items:
+            if item.get_closest_marker("one_sdk") or item.get_closest_marker("program"):
+                item.add_marker(pytest.mark.skip(reason="depends on no line of the SDK: runs with SDK 3"))
 
 
-def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Say from where each engine comes, and why others are missing."""
-    lines = []
-    for label, found in config.stash[_PROVIDERS]:
-        if isinstance(found, Unavailable):
-            lines.append(f"engine {label}: cannot run here: {found}")
-        else:
-            lines.append(f"engine {label}: {found.source}{'' if found.spec.live else ', without LIVE'}")
-    return lines
+@pytest.fixture(autouse=True)
+def logging_as_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what Celery's worker in this process, in an earlier test, did to logging and to the environment."""
+    logging.getLogger().setLevel(logging.WARNING)
+    for name in ("CELERY_LOG_FILE", "CELERY_LOG_LEVEL", "CELERY_LOG_REDIRECT", "CELERY_LOG_REDIRECT_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every test that takes an engine on each of them."""
-    for fixture in ENGINE_FIXTURES:
-        if fixture not in metafunc.fixturenames:
-            continue
-        providers = metafunc.config.stash[_PROVIDERS]
-        usable = [(label, found) for label, found in providers if isinstance(found, Provider)]
-        if "live_engine" in metafunc.fixturenames:
-            usable = [(label, found) for label, found in usable if found.spec.live]
-        if usable:
-            parameters = [pytest.param(found, id=label) for label, found in usable]
-        else:
-            # One visible skip instead of a test that silently is not there.
-            reason = "no engine can run here that this test needs: see `python -m tests.engines list`"
-            parameters = [pytest.param(None, id="none", marks=pytest.mark.skip(reason=reason))]
-        metafunc.parametrize(fixture, parameters, indirect=True, scope="session" if fixture == "engine" else None)
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Note on each test which engine it runs on, for the count."""
-    callspec = getattr(item, "callspec", None)
-    for fixture in ENGINE_FIXTURES:
-        if callspec is not None and fixture in callspec.params:
-            provider = callspec.params[fixture]
-            item.user_properties.append((_PROPERTY, "none" if provider is None else str(provider.spec)))
-
-
-class _Count:
-    """Counts outcomes per engine from the reports, which pytest-xdist's processes send here too."""
-
-    def __init__(self, counts: dict[str, Counter[str]]) -> None:
-        self._counts = counts
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a test by its call, or by what kept it from being called or from ending well."""
-        label = dict(report.user_properties).get(_PROPERTY)
-        if label is None or (report.when != "call" and report.passed):
-            return
-        outcome = "error" if report.failed and report.when != "call" else report.outcome
-        self._counts.setdefault(str(label), Counter())[outcome] += 1
-
-
-def _not_run(config: pytest.Config) -> list[str]:
-    """The required engines that no test ran on, if tests for engines were asked for at all."""
-    counts = config.stash[_COUNTS]
-    if not counts or config.getoption("engine"):
-        return []
-    ran = {label for label, count in counts.items() if count["passed"] or count["failed"]}
-    return sorted(name for name in matrix.required() if not any(label.startswith(f"{name}-") for label in ran))
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run in which a required engine took no part."""
-    if hasattr(session.config, "workerinput"):
-        return
-    if session.exitstatus == pytest.ExitCode.OK and _not_run(session.config):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say per engine how many tests passed, failed and were skipped."""
-    counts = config.stash[_COUNTS]
-    if not counts:
-        return
-    terminalreporter.section("engines")
-    for label, found in config.stash[_PROVIDERS]:
-        name = label.replace("-", " ")
-        if isinstance(found, Unavailable):
-            terminalreporter.write_line(f"engine {name}: did not run: {found}", yellow=True)
-            continue
-        count = counts.get(label, Counter())
-        told = ", ".join(f"{number} {category}" for category, number in sorted(count.items())) or "no tests"
-        terminalreporter.write_line(f"engine {name}: {told} ({found.source})")
-    for name in _not_run(config):
-        terminalreporter.write_line(f"engine {name}: required, but no test ran on it", red=True)
-
-
-@pytest.fixture(scope="session")
-def engine(request: pytest.FixtureRequest) -> Iterator[RunningEngine]:
-    """A running engine, shared by all tests of this run: each engine in turn. Leave it as it is."""
-    provider: Provider = request.param
-    with provider.start(0) as running:
-        yield running
-
-
-@pytest.fixture
-def fresh_database(engine: RunningEngine) -> Database:
-    """A namespace and database that nobody used before, on each engine in turn."""
-    return engine.database()
-
-
-@pytest.fixture
-def live_engine(engine: RunningEngine) -> RunningEngine:
-    """As `engine`, but only those whose LIVE queries notify."""
-    return engine
-
-
-@pytest.fixture
-def own_engine(request: pytest.FixtureRequest) -> Iterator[RunningEngine]:
-    """An engine for this test alone, which may stop, pause, kill and restart it: each engine in turn."""
-    provider: Provider = request.param
-    running = provider.start(0)
-    try:
-        running.pid  # noqa: B018 - an engine that has none is not ours
-    except NotPossible as error:
-        pytest.skip(str(error))
-    with running:
-        yield running
+@pytest.fixture(autouse=True)
+def no_messages_of_earlier_tests() -> None:
+    """Empty Kombu's broker in memory, which is one for the whole process: a worker would run what others sent."""
+    for name, messages in list(memory.Channel.queues.items()):
+        while "pidbox" not in name and messages.qsize():
+            messages.get_nowait()
 
 
 def _service(variable: str, default: str, port: int) -> str:

@@ -91,12 +91,11 @@ def node_directory() -> Path:
     return root() / "node"
 
 
-def devserver() -> Path:
-    """The file of `surrealdb_celery_backend.devserver`, found without importing the package."""
+def package() -> Path:
+    """The folder of `surrealdb_celery_backend`, found without importing it."""
     spec = importlib.util.find_spec("surrealdb_celery_backend")
     locations = spec.submodule_search_locations if spec else None
-    package = Path(locations[0]) if locations else CHECKOUT / "surrealdb_celery_backend"
-    return package / "devserver.py"
+    return Path(locations[0]) if locations else CHECKOUT / "surrealdb_celery_backend"
 
 
 def sdk_of_this_environment() -> str | None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from . import installed
 from .installed import NotInstalled
-from .running import DockerEngine, EngineSpec, ExternalEngine, ProcessEngine, RunningEngine
+from .running import Command, DockerEngine, EngineSpec, ExternalEngine, ProcessEngine, RunningEngine
 
 #: The engines that tests run against, the store they use unless told otherwise first.
 MATRIX: dict[str, tuple[str, ...]] = {
@@ -24,11 +26,13 @@ MATRIX: dict[str, tuple[str, ...]] = {
     "2.3.10": ("mem", "surrealkv"),
 }
 
-# Runs devserver.py with one SDK directory first on the path; the file stands alone, so that the package and
-# Celery need not be there.
+# Runs the development server with one SDK directory first on the path. The package around it is an empty one of
+# that name: Celery need not be installed, and nothing beside the package gets on the path.
 _RUN_DEVSERVER = (
-    "import runpy, sys; path, file, *sys.argv[1:] = sys.argv[1:]; sys.path[:1] = [path] if path else [];"
-    " runpy.run_path(file, run_name='__main__')"
+    "import runpy, sys, types; sdk, folder, *sys.argv[1:] = sys.argv[1:]; sys.path[:1] = [sdk] if sdk else [];"
+    " package = types.ModuleType('surrealdb_celery_backend'); package.__path__ = [folder];"
+    " sys.modules[package.__name__] = package;"
+    " runpy.run_module('surrealdb_celery_backend.devserver', run_name='__main__', alter_sys=True)"
 )
 
 # Where the embedded engine of each version is.
@@ -37,13 +41,19 @@ _SDKS = {"2.3.10": "sdk2", "3.2.4": "sdk3"}
 _NODE_VERSION = "3.0.2"
 
 
+class Start(Protocol):
+    """Starts an engine on a port, 0 for a free one; with data that stay where `kept` names a folder for them."""
+
+    def __call__(self, port: int, kept: Path | None = None) -> RunningEngine: ...
+
+
 @dataclass(frozen=True)
 class Provider:
-    """One way to get an engine: what it would be, where from, and how to start it (on a port; 0: a free one)."""
+    """One way to get an engine: what it would be, where from, and how to start it."""
 
     spec: EngineSpec
     source: str
-    start: Callable[[int], RunningEngine]
+    start: Start
 
 
 class Unavailable(Exception):
@@ -60,7 +70,7 @@ def external() -> Provider | None:
     # Set to 0 for a cluster, where LIVE sees the writes of one node only.
     live = url.startswith("ws") and os.environ.get("SURREALDB_TEST_LIVE", "1") != "0"
     spec = EngineSpec("external", os.environ.get("SURREALDB_TEST_VERSION", "unknown"), "external", live)
-    return Provider(spec, "SURREALDB_TEST_URL", lambda _: ExternalEngine(spec, url, username, password))
+    return Provider(spec, "SURREALDB_TEST_URL", lambda port, kept=None: ExternalEngine(spec, url, username, password))
 
 
 def names() -> list[str]:
@@ -79,13 +89,26 @@ def stores(name: str) -> tuple[str, ...]:
     return MATRIX.get(name, ("rocksdb", "mem"))
 
 
-def required() -> frozenset[str]:
-    """The engines without which a run has failed: $SURREALDB_TEST_REQUIRE, or all of them in CI."""
+def sdk() -> str:
+    """The line of the SDK beside the tests: its major version."""
+    return importlib.metadata.version("surrealdb").partition(".")[0]
+
+
+def left_out() -> frozenset[str]:
+    """The engines that a run leaves out unless it is told otherwise: with SDK 2 that of SDK 3's wheel.
+
+    No SDK takes part where the library talks to a server, and with SDK 3 every engine is used.
+    """
+    return frozenset(name for name, line in _SDKS.items() if line == "sdk3" and sdk() == "2")
+
+
+def required(left_out: frozenset[str] = frozenset()) -> frozenset[str]:
+    """The engines without which a run has failed: $SURREALDB_TEST_REQUIRE, or in CI all that are not left out."""
     listed = os.environ.get("SURREALDB_TEST_REQUIRE")
     if listed is not None:
         return frozenset(name.strip() for name in listed.split(",") if name.strip())
     if in_ci() and external() is None:
-        return frozenset(MATRIX)
+        return frozenset(MATRIX) - left_out
     return frozenset()
 
 
@@ -121,14 +144,19 @@ def find(name: str, store: str | None = None) -> Provider:
     raise Unavailable(next(reason for reason in reversed(reasons) if reason) or "no way to get it")
 
 
-def start(name: str, store: str | None = None) -> RunningEngine:
+def start(name: str, store: str | None = None, *, kept: Path | None = None) -> RunningEngine:
     """Start a new engine; the caller closes it.
+
+    Args:
+        name: Which.
+        store: Its store; None for its default.
+        kept: A folder for its data, which stay; what is there from before is there again. Otherwise they go with it.
 
     Raises:
         Unavailable: It cannot be had here.
         EngineFailed: It did not start.
     """
-    return find(name, store).start(0)
+    return find(name, store).start(0, kept)
 
 
 def all_specs(every_store: bool = False, only: str | None = None) -> Iterator[tuple[str, Provider | Unavailable]]:
@@ -156,7 +184,7 @@ def _docker(spec: EngineSpec) -> Provider:
     image = f"surrealdb/surrealdb:v{spec.version}"
     if not _docker_image(image):
         raise NotInstalled(f"Docker has no image {image}")
-    return Provider(spec, f"Docker image {image}", lambda port: DockerEngine(spec, image, port))
+    return Provider(spec, f"Docker image {image}", lambda port, kept=None: DockerEngine(spec, image, port, kept))
 
 
 @functools.cache
@@ -195,7 +223,7 @@ def _path(spec: EngineSpec) -> Provider:
         return [surreal, "start", "--user", "root", "--pass", "root", "--bind", f"127.0.0.1:{port}", where]
 
     source = f"`surreal` on PATH ({surreal})"
-    return Provider(spec, source, lambda port: ProcessEngine(spec, source, command, announces=False, port=port))
+    return _process(spec, source, command, announces=False)
 
 
 def _node(spec: EngineSpec) -> Provider:
@@ -218,7 +246,7 @@ def _python(spec: EngineSpec) -> Provider:
     return _announcing(
         replace(spec, live=False),
         "embedded in the SDK's wheel",
-        [sys.executable, *flags, "-c", _RUN_DEVSERVER, str(path or ""), str(installed.devserver())],
+        [sys.executable, *flags, "-c", _RUN_DEVSERVER, str(path or ""), str(installed.package())],
     )
 
 
@@ -227,4 +255,11 @@ def _announcing(spec: EngineSpec, source: str, program: list[str]) -> Provider:
         kept = [] if data is None else ["--path", str(data)]
         return [*program, "--store", spec.store, *kept, "--port", str(port), "--stop-with-parent"]
 
-    return Provider(spec, source, lambda port: ProcessEngine(spec, source, command, announces=True, port=port))
+    return _process(spec, source, command, announces=True)
+
+
+def _process(spec: EngineSpec, source: str, command: Command, *, announces: bool) -> Provider:
+    def start(port: int, kept: Path | None = None) -> RunningEngine:
+        return ProcessEngine(spec, source, command, announces=announces, port=port, kept=kept)
+
+    return Provider(spec, source, start)

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -58,6 +59,14 @@ class EngineSpec:
         return f"{self.name}-{self.store}"
 
 
+def options_on() -> dict[str, str]:
+    """The options that results are stored with when SURREALDB_TEST_OPTIONS is `on`: none of them changes what Celery sees."""
+    if os.environ.get("SURREALDB_TEST_OPTIONS") != "on":
+        return {}
+    indexes = ("date_done", "name", "status", "worker", "queue", "root_id", "group_id", "error", "text")
+    return {"result_format": "native", "track_sent": "true", "indexes": ",".join(indexes)}
+
+
 class EngineFailed(Exception):
     """An engine did not start or did not end; the message has the end of its log."""
 
@@ -83,6 +92,7 @@ class Database:
             "surrealdb_password": self.engine.password,
             "surrealdb_namespace": self.namespace,
             "surrealdb_database": self.database,
+            **{f"surrealdb_{name}": value for name, value in options_on().items()},
         }
 
     @property
@@ -92,7 +102,8 @@ class Database:
         suffix = {"ws": "", "wss": "+wss", "http": "+http", "https": "+https"}[scheme]
         host = address.removesuffix("/rpc")
         userinfo = f"{self.engine.username}:{self.engine.password}"
-        return f"surrealdb{suffix}://{userinfo}@{host}/{self.namespace}/{self.database}"
+        query = f"?{urlencode(options_on())}" if options_on() else ""
+        return f"surrealdb{suffix}://{userinfo}@{host}/{self.namespace}/{self.database}{query}"
 
     @contextlib.contextmanager
     def connect(self) -> Any:
@@ -161,7 +172,7 @@ class RunningEngine(ABC):
         """Start it again on the same port and data; stops it first if it runs. ``mem`` begins empty."""
 
     def close(self) -> None:
-        """Stop it for good and delete its data."""
+        """Stop it for good and delete its data, unless they are to be kept."""
         self.stop()
 
     @property
@@ -267,19 +278,31 @@ class ProcessEngine(RunningEngine):
         command: Makes the command line.
         announces: It prints ``ready: URL`` when it answers, and takes a free port for 0. Otherwise it is
             asked for its health.
+        port: Where it listens; 0 for a free port.
+        kept: A folder for its data, which stay; otherwise they go with it.
     """
 
-    def __init__(self, spec: EngineSpec, source: str, command: Command, *, announces: bool, port: int = 0) -> None:
+    def __init__(
+        self,
+        spec: EngineSpec,
+        source: str,
+        command: Command,
+        *,
+        announces: bool,
+        port: int = 0,
+        kept: Path | None = None,
+    ) -> None:
         super().__init__(spec, source)
         self._command = command
         self._announces = announces
-        self._home = Path(tempfile.mkdtemp(prefix=f"surrealdb-{spec}-"))
+        self._is_kept = kept is not None
+        self._home = (kept or Path(tempfile.mkdtemp(prefix=f"surrealdb-{spec}-"))).resolve()
         self._port = port
         self._process: _Process | None = None
         try:
             self._start_first()
         except BaseException:
-            shutil.rmtree(self._home, ignore_errors=True)
+            self._remove()
             raise
 
     @property
@@ -327,6 +350,10 @@ class ProcessEngine(RunningEngine):
         try:
             self.stop()
         finally:
+            self._remove()
+
+    def _remove(self) -> None:
+        if not self._is_kept:
             shutil.rmtree(self._home, ignore_errors=True)
 
     def _running(self) -> _Process:
@@ -452,7 +479,7 @@ def _answers(port: int, popen: subprocess.Popen[str] | None) -> bool:
 class DockerEngine(RunningEngine):
     """SurrealDB's own server in a container, on a port of this machine that stays the same over restarts."""
 
-    def __init__(self, spec: EngineSpec, image: str, port: int = 0) -> None:
+    def __init__(self, spec: EngineSpec, image: str, port: int = 0, kept: Path | None = None) -> None:
         super().__init__(spec, f"Docker image {image}")
         from testcontainers.core.container import DockerContainer
 
@@ -461,6 +488,8 @@ class DockerEngine(RunningEngine):
         arguments = f"start --user root --pass root --bind 0.0.0.0:8000 {data}"
         # The image's own user may not write to the file system.
         self._container = DockerContainer(image).with_command(arguments).with_kwargs(user="root")
+        if kept is not None:
+            self._container.with_volume_mapping(str(kept.resolve()), "/test-data", "rw")
         # with_bind_ports would listen on every address of this machine.
         self._container.ports["8000"] = ("127.0.0.1", self._port)  # type: ignore[assignment]
         self._container.start()

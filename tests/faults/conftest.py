@@ -13,15 +13,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from surrealdb_celery_backend import connection as connection_module
-from surrealdb_celery_backend import wire
-from surrealdb_celery_backend.connection import Connection
+from surrealdb_celery_backend.client import connection as connection_module
+from surrealdb_celery_backend.client import deadlines, opening, request, sockets, websocket
+from surrealdb_celery_backend.client import http as http_module
+from surrealdb_celery_backend.client.connection import Connection
+from surrealdb_celery_backend.results.schema import preparation
 from surrealdb_celery_backend.settings import Settings
-from tests.engines import Database, RunningEngine, matrix
-from tests.states import PATIENCE, until
-
-from .proxy import Proxy
-from .worker import Worker, worker
+from tests.engines import Database
+from tests.support.faults.proxy import Proxy
+from tests.support.faults.worker import Worker, worker
+from tests.support.states import MAX_WAIT, until
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,7 +40,7 @@ def settings_for(database: Database, **changes: Any) -> Settings:
         database=database.database,
         username=database.engine.username,
         password=database.engine.password,
-        timeout=2 * PATIENCE,
+        timeout=2 * MAX_WAIT,
     )
     return replace(settings, **changes)
 
@@ -56,7 +57,8 @@ def connect(closing: contextlib.ExitStack) -> Callable[..., Connection]:
     """Make connections: ``connect(database, endpoint=…, timeout=…)``."""
 
     def make(database: Database, **changes: Any) -> Connection:
-        connection = Connection(settings_for(database, **changes))
+        settings = settings_for(database, **changes)
+        connection = Connection(settings.options, prepare=preparation(settings))
         closing.callback(connection.close)
         return connection
 
@@ -88,20 +90,20 @@ class Clock:
     @contextlib.contextmanager
     def limit(self, connection: Connection, seconds: float) -> Iterator[None]:
         """Calls that begin here have so much time. If the test fails, it is over: nobody waits for them."""
-        patient = connection.settings
-        connection.settings = replace(patient, timeout=seconds)
+        patient = connection.options
+        connection.reconfigure(replace(patient, timeout=seconds))
         try:
             yield
         finally:
             self.forward(seconds)
-            connection.settings = patient
+            connection.reconfigure(patient)
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """See :class:`Clock`."""
     made = Clock()
-    for module in (connection_module, wire):
+    for module in (connection_module, deadlines, http_module, opening, request, sockets, websocket):
         monkeypatch.setattr(module, "time", made)
     return made
 
@@ -110,14 +112,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def proxy(engine: Any, closing: contextlib.ExitStack) -> Proxy:
     """A proxy in front of each engine in turn."""
     return closing.enter_context(Proxy(engine.url))
-
-
-@pytest.fixture
-def durable_engine(own_engine: RunningEngine, closing: contextlib.ExitStack) -> RunningEngine:
-    """As `own_engine`, on a store that outlives the process: each engine in turn."""
-    if own_engine.store != "mem":
-        return own_engine
-    return closing.enter_context(matrix.find(own_engine.spec.name, "surrealkv").start(0))
 
 
 @pytest.fixture

@@ -15,14 +15,16 @@ from typing import Any
 import pytest
 from billiard.exceptions import WorkerLostError
 from celery import Celery, chord, states
+from kombu.utils.uuid import uuid
 
 from surrealdb_celery_backend import errors
 from tests.engines import Database, RunningEngine
-from tests.states import until
-
-from . import rights
-from .proxy import Proxy
-from .worker import CHECKOUT, WORKER_PATIENCE
+from tests.support.faults import rights
+from tests.support.faults.proxy import Proxy
+from tests.support.faults.worker import WORKER_PATIENCE
+from tests.support.paths import CHECKOUT
+from tests.support.states import until
+from tests.support.waits import our_threads
 
 #: How long something may take to arrive, in seconds: a limit for a hang, not a wait.
 ARRIVE = 120
@@ -57,27 +59,23 @@ def live_queries(database: Database) -> int:
     return len(info["lives"])
 
 
-def push_threads() -> int:
-    """How many threads listen for results."""
-    return sum(thread.name == "surrealdb-results" for thread in threading.enumerate())
-
-
 def used_app(database: Database, url: str) -> Celery:
     """An app that stored a result, and waited for one through a LIVE query."""
     app = Celery("ends", backend="surrealdb", broker="memory://", set_as_current=False)
     app.conf.update(database.settings | {"surrealdb_url": url})
     backend = app.backend
-    backend.on_task_call(None, "one")
-    result = app.AsyncResult("one")
+    task_id = uuid()
+    backend.on_task_call(None, task_id)
+    result = app.AsyncResult(task_id)
     waiting = threading.Thread(target=result.get, kwargs={"timeout": ARRIVE})
     waiting.start()
     # Before the result is there: who no longer waits ends the push thread, perhaps before it connected.
-    push = until(lambda: backend.result_consumer._push, "the push thread began")
-    until(lambda: push.subscribed or push.impossible, "the LIVE query stands, or cannot")
-    assert push.subscribed == database.engine.live
+    dispatcher = backend.result_consumer.dispatcher
+    until(lambda: dispatcher.standing or not dispatcher.live_is_possible, "the LIVE query stands, or cannot")
+    assert (dispatcher.standing is not None) == database.engine.live
     if database.engine.live:
-        assert live_queries(database) == 1
-    backend.store_result("one", 1, states.SUCCESS)
+        until(lambda: live_queries(database) == 1, "the only LIVE query")
+    backend.store_result(task_id, 1, states.SUCCESS)
     waiting.join()
     return app
 
@@ -86,7 +84,7 @@ def used_app(database: Database, url: str) -> Celery:
 def test_close_leaves_nothing(engine: RunningEngine, fresh_database: Database, closing: Any) -> None:
     """`backend.close()`: no socket, no thread and no LIVE query stays, here or on the server; using it is an error."""
     used_app(fresh_database, engine.url).backend.close()
-    until(lambda: push_threads() == 0, "earlier push threads ended")
+    until(lambda: not our_threads(), "earlier threads ended")
     gc.collect()
     proxy = closing.enter_context(Proxy(engine.url))
     before = sockets()
@@ -94,7 +92,7 @@ def test_close_leaves_nothing(engine: RunningEngine, fresh_database: Database, c
     assert proxy.accepted == 2, "one connection, and one for push"
     app.backend.close()
     until(lambda: proxy.open_lines == 0, "the lines are closed")
-    until(lambda: push_threads() == 0, "the push thread ended")
+    until(lambda: not our_threads(), "the threads ended")
     # Not counted: a socket of an earlier test may be closed only now.
     until(lambda: sockets() <= before, "no socket is left")
     if engine.live:
@@ -216,6 +214,7 @@ class TestSignals:
         worker.open_gate(gate)
         assert task.get(timeout=ARRIVE) == gate
 
+    @pytest.mark.one_sdk
     @pytest.mark.timeout(1000)
     def test_a_process_per_task(self, proxy: Proxy, fresh_database: Database, start_worker: Any) -> None:
         """worker_max_tasks_per_child=1 for 500 tasks, a chord among them: all arrive, no connection stays behind."""

@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from surrealdb_celery_backend import connection as connection_module
-from surrealdb_celery_backend import errors, statements
-from surrealdb_celery_backend.connection import CONFLICT_RETRIES, Connection
+from surrealdb_celery_backend import errors
+from surrealdb_celery_backend.client import request
+from surrealdb_celery_backend.client.connection import Connection
+from surrealdb_celery_backend.client.request import CONFLICT_RETRIES
+from surrealdb_celery_backend.client.values import RecordID
+from surrealdb_celery_backend.results import statements
 from surrealdb_celery_backend.settings import Settings
-from surrealdb_celery_backend.values import RecordID
 from tests.engines import Database, RunningEngine
-
-from .fake import err, ok, server
+from tests.support.faults.fake import err, ok, server
 
 WRITERS, TURNS = 6, 30
 #: How often they do so at most until some of them have collided.
@@ -58,7 +59,7 @@ def test_increments_of_many_writers(
     if exact:
         assert total == written
     else:
-        # These stores do not detect every conflict (DESIGN 4.14): how much they lose is chance. None may count twice.
+        # These stores do not detect every conflict: how much they lose is chance. None may count twice.
         assert 0 < total <= written
 
 
@@ -80,14 +81,14 @@ def test_many_processes_define_the_tables_at_once(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter pauses: it is their number that is of interest."""
-    monkeypatch.setattr(connection_module, "CONFLICT_PAUSE_LAST", 0.001)
+    monkeypatch.setattr(request, "CONFLICT_PAUSE_LAST", 0.001)
 
 
 @pytest.mark.usefixtures("quick")
 def test_conflicts_without_end(caplog: pytest.LogCaptureFixture) -> None:
     """A record that is always being written by others: after a bounded number of retries one clear error."""
     with server(CONFLICT) as fake:
-        connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=LONG))
+        connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=LONG).options)
         with caplog.at_level(logging.DEBUG, "surrealdb_celery_backend"), pytest.raises(errors.WriteConflict):
             connection.run("UPDATE x:1 SET n += 1")
         connection.close()
@@ -98,7 +99,7 @@ def test_conflicts_without_end(caplog: pytest.LogCaptureFixture) -> None:
 def test_conflicts_end_with_the_time_limit() -> None:
     """Retries never outlast surrealdb_timeout."""
     with server(CONFLICT) as fake:
-        connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=0.3))
+        connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=0.3).options)
         with pytest.raises((errors.WriteConflict, errors.RequestTimedOut)):
             connection.run("UPDATE x:1 SET n += 1")
         connection.close()
@@ -110,7 +111,7 @@ def test_conflict_of_a_later_statement() -> None:
     """A conflict of the second statement only, in a reply that is otherwise good, is not overlooked."""
     replies = [{"result": ok(1)["result"] + CONFLICT["result"]}, ok(1, 2)]
     with server(lambda method, params: replies.pop(0)) as fake:
-        connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=LONG))
+        connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=LONG).options)
         assert connection.run_all("RETURN 1; UPDATE x:1 SET n += 1") == [1, 2]
         connection.close()
         assert fake.count("query") == 2
@@ -120,12 +121,12 @@ def test_conflict_of_a_later_statement() -> None:
 def test_pauses_are_jittered(monkeypatch: pytest.MonkeyPatch) -> None:
     """No two retries in a row wait equally long, and no wait is longer than the last ceiling."""
     pauses: list[float] = []
-    monkeypatch.setattr(connection_module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append))
+    monkeypatch.setattr(request, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append))
     with server(CONFLICT) as fake:
-        connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=LONG))
+        connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=LONG).options)
         with pytest.raises(errors.WriteConflict):
             connection.run("UPDATE x:1 SET n += 1")
         connection.close()
     assert len(pauses) == CONFLICT_RETRIES
     assert len(set(pauses)) == CONFLICT_RETRIES
-    assert max(pauses) <= connection_module.CONFLICT_PAUSE_LAST
+    assert max(pauses) <= request.CONFLICT_PAUSE_LAST

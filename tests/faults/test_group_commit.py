@@ -14,13 +14,15 @@ import pytest
 from celery import Celery, states
 from celery.exceptions import BackendStoreError
 
-from surrealdb_celery_backend import errors, group_commit, statements
-from surrealdb_celery_backend.backend import SurrealDBBackend
+from surrealdb_celery_backend import errors
+from surrealdb_celery_backend.results import gathering, group_commit, statements
+from surrealdb_celery_backend.results.backend import SurrealDBBackend
+from surrealdb_celery_backend.results.records import TaskRecord
 from tests.engines import Database
-from tests.forking import in_fork
-from tests.states import until
-
-from .proxy import Proxy
+from tests.support.faults.proxy import Proxy
+from tests.support.forking import in_fork
+from tests.support.meeting import run_together
+from tests.support.states import until
 
 #: How long a thread here may take, in seconds: a limit for a hang, not a wait.
 LIMIT = 30
@@ -50,8 +52,8 @@ class Gate:
 
     def __init__(self, backend: SurrealDBBackend, monkeypatch: pytest.MonkeyPatch) -> None:
         # Nobody goes on alone because this machine is slow.
-        monkeypatch.setattr(group_commit, "PATIENCE", LIMIT)
-        monkeypatch.setattr(group_commit, "LANES", 1)
+        monkeypatch.setattr(gathering, "MAX_WAIT", LIMIT)
+        monkeypatch.setattr(gathering, "MAX_IN_FLIGHT", 1)
         self.backend = backend
         self.texts: list[str] = []
         #: Called before the second request.
@@ -77,7 +79,7 @@ class Gate:
         futures = []
         for number, store in enumerate(stores, 1):
             futures.append(self.pool.submit(store))
-            until(lambda number=number: len(self.backend.stores._queue) == number, "the store waits")
+            until(lambda number=number: self.backend.stores.gathering.waiting == number, "the store waits")
         self._open.set()
         self._first.result(LIMIT)
         for future in futures:
@@ -110,7 +112,7 @@ def test_threads_that_meet_share_one_request(backend: SurrealDBBackend, gate: Ga
 
 def test_no_request_grows_without_bound(backend: SurrealDBBackend, gate: Gate) -> None:
     """More stores than go together share as many requests as they need."""
-    number = group_commit.MOST + 3
+    number = gathering.MAX_BATCH + 3
     for future in gate.together(*(stores(backend, f"id {n}", n) for n in range(number))):
         future.result()
     assert len(gate.texts) == 3
@@ -153,9 +155,11 @@ def test_one_that_cannot_be_sent(backend: SurrealDBBackend, gate: Gate, monkeypa
     """A record that cannot be encoded is an error of its own thread; the others' are stored."""
     from_meta = backend.tasks.from_meta
 
-    def with_a_type_nobody_knows(task_id: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def with_a_type_nobody_knows(task_id: Any, *args: Any, **kwargs: Any) -> TaskRecord:
         record = from_meta(task_id, *args, **kwargs)
-        return record | {"odd": object()} if task_id == "bad" else record
+        if task_id == "bad":
+            record.fields["odd"] = object()
+        return record
 
     monkeypatch.setattr(type(backend.tasks), "from_meta", staticmethod(with_a_type_nobody_knows))
     good, bad = gate.together(stores(backend, "good", 1), stores(backend, "bad", 2))
@@ -185,7 +189,7 @@ def test_the_database_is_gone(backend: SurrealDBBackend, gate: Gate, proxy: Prox
     gate.then = gone
     futures = gate.together(*(stores(backend, f"id {number}", number) for number in range(3)))
     raised = [future.exception() for future in futures]
-    assert [type(error) for error in raised] == [errors.ConnectionFailed] * 3
+    assert [type(error) for error in raised] == [errors.ServerUnavailable] * 3
     assert len({id(error) for error in raised}) == 3
 
 
@@ -213,19 +217,7 @@ def test_many_threads_for_a_while(backend: SurrealDBBackend, proxy: Proxy, monke
         for number in range(TURNS):
             backend.store_result(f"{thread} {number}", [thread, number], states.SUCCESS)
 
-    proxy.holding_replies = True
-    with ThreadPoolExecutor(THREADS) as pool:
-        # That threads meet at all is chance. So the first stores do: none goes on until all are there.
-        with monkeypatch.context() as patient:
-            patient.setattr(group_commit, "PATIENCE", LIMIT)
-            threads = [pool.submit(work, thread) for thread in range(THREADS)]
-            try:
-                until(lambda: len(backend.stores._queue) == THREADS - group_commit.LANES, "the first stores wait")
-            finally:
-                proxy.holding_replies = False
-            until(lambda: not backend.stores._queue, "they went together")
-        for future in threads:
-            future.result()
+    run_together(work, THREADS, backend.stores.gathering, proxy, monkeypatch)
     assert len(texts) < THREADS * TURNS
     for thread in range(THREADS):
         for number in range(TURNS):
@@ -238,14 +230,16 @@ monkey.patch_all()
 import gevent
 from types import SimpleNamespace
 from gevent.event import Event
-from surrealdb_celery_backend import group_commit
+from surrealdb_celery_backend.client.values import RecordID
+from surrealdb_celery_backend.results import gathering, group_commit
+from surrealdb_celery_backend.results.records import TaskRecord
 
-group_commit.PATIENCE = 30
+gathering.MAX_WAIT = 30
 answered, sent = Event(), []
 
 
 class Connection:
-    settings = SimpleNamespace(timeout=30)
+    options = SimpleNamespace(timeout=30)
 
     def run(self, text, /, **variables):
         sent.append(variables)
@@ -253,16 +247,20 @@ class Connection:
         return ["SUCCESS"]
 
 
+def record(name):
+    return TaskRecord(RecordID("task", name), {}, {})
+
+
 stores = group_commit.GroupCommit(Connection())
-lanes = [gevent.spawn(stores.store, number, {}, ready=True) for number in range(group_commit.LANES)]
-waits = gevent.spawn(stores.store, "killed", {}, ready=True)
+lanes = [gevent.spawn(stores.store, record(number), ready=True) for number in range(gathering.MAX_IN_FLIGHT)]
+waits = gevent.spawn(stores.store, record("killed"), ready=True)
 gevent.idle()
-assert len(stores._queue) == 1
+assert stores.gathering.waiting == 1
 waits.kill()
-assert not stores._queue
+assert not stores.gathering.waiting
 answered.set()
 gevent.joinall(lanes, raise_error=True)
-assert len(sent) == group_commit.LANES, sent
+assert len(sent) == gathering.MAX_IN_FLIGHT, sent
 """
 
 
@@ -276,7 +274,7 @@ def test_a_greenlet_is_killed_while_its_store_waits() -> None:
 def test_fork_while_stores_gather(backend: SurrealDBBackend, gate: Gate) -> None:
     """A child forked while stores wait stores its own at once: those who wait do so in the parent."""
     waiting = gate.pool.submit(stores(backend, "of the parent", "stored"))
-    until(lambda: len(backend.stores._queue) == 1, "a store waits")
+    until(lambda: backend.stores.gathering.waiting == 1, "a store waits")
     in_fork(stores(backend, "of the child", "stored"))
     assert backend.get_result("of the child") == "stored"
     gate._open.set()

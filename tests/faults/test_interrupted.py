@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from surrealdb_celery_backend import errors, group_commit, values, wire
-from surrealdb_celery_backend.connection import Connection
-from surrealdb_celery_backend.group_commit import GroupCommit
+from surrealdb_celery_backend import errors
+from surrealdb_celery_backend.client import protocol, values
+from surrealdb_celery_backend.client.connection import Connection
+from surrealdb_celery_backend.client.http import HTTPTransport
+from surrealdb_celery_backend.client.websocket import WebSocketTransport
+from surrealdb_celery_backend.results import gathering
+from surrealdb_celery_backend.results.group_commit import GroupCommit
+from surrealdb_celery_backend.results.records import TaskRecord
 from surrealdb_celery_backend.settings import Settings
-from surrealdb_celery_backend.wire import HttpLine, WebSocketLine
-from tests.states import PATIENCE, until
-
-from .fake import FakeServer, ok, server
+from tests.support.faults.fake import FakeServer, ok, server
+from tests.support.states import MAX_WAIT, until
 
 #: A limit for a hang, in seconds.
 LIMIT = 30
@@ -30,17 +33,17 @@ class Interrupted(BaseException):
     """What a signal's handler raises."""
 
 
-def interrupt(call: Callable[[], Any], line: int, file: str, lock: Callable[[], Any]) -> bool:
-    """Make a call and raise at the so-many-th line of a file that it passes; False where there are fewer.
+def interrupt(call: Callable[[], Any], line: int, files: tuple[str, ...], lock: Callable[[], Any]) -> bool:
+    """Make a call and raise at the so-many-th line of these files that it passes; False where there are fewer.
 
-    :param lock: the lock that the file's `with` statements take: the interpreter looks for signals before they take
+    :param lock: the lock that the files' `with` statements take: the interpreter looks for signals before they take
         it, and not between their last line and its release.
     """
     passed = 0
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal passed
-        if not frame.f_code.co_filename.endswith(file) or frame.f_code.co_name == "__del__":
+        if not frame.f_code.co_filename.endswith(files) or frame.f_code.co_name == "__del__":
             return None
         if event == "line":
             text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
@@ -72,7 +75,7 @@ class Told:
     :param answer: called with the records of each request.
     """
 
-    settings = SimpleNamespace(timeout=LIMIT)
+    options = SimpleNamespace(timeout=LIMIT)
 
     def __init__(self, answer: Callable[[list[Any]], Any] = lambda records: None) -> None:
         self._answer = answer
@@ -80,10 +83,15 @@ class Told:
 
     def run(self, text: str, /, *, deadline: float | None = None, **variables: Any) -> Any:
         """Store."""
-        records = [value for name, value in variables.items() if name.startswith("record")]
+        records = [value for name, value in variables.items() if name.startswith("r")]
         self.deadlines.append(deadline)
         self._answer(records)
-        return ["SUCCESS"] if "record" in variables else [["SUCCESS"] for _ in records]
+        return ["SUCCESS"] if "r" in variables else [["SUCCESS"] for _ in records]
+
+
+def record(name: Any) -> TaskRecord:
+    """A record that the connection above tells by its name."""
+    return TaskRecord(name, {}, {})
 
 
 class Meeting:
@@ -91,38 +99,40 @@ class Meeting:
 
     def __init__(self, connection: Told, *names: str) -> None:
         self.stores = GroupCommit(connection)  # type: ignore[arg-type]
-        self.stores._under_way = group_commit.LANES
+        self.stores.gathering.under_way = gathering.MAX_IN_FLIGHT
         self._pool = ThreadPoolExecutor(len(names))
         self.others = []
         for number, name in enumerate(names, 1):
-            self.others.append(self._pool.submit(self.stores.store, name, {}, ready=True))  # type: ignore[arg-type]
-            until(lambda number=number: len(self.stores._queue) == number, "the store waits")
-        self.stores._under_way = 0
+            self.others.append(self._pool.submit(self.stores.store, record(name), ready=True))
+            until(lambda number=number: self.stores.gathering.waiting == number, "the store waits")
+        self.stores.gathering.under_way = 0
 
     def store(self, name: Any = "mine") -> Any:
         """Store in this thread."""
-        return self.stores.store(name, {}, ready=True)
+        return self.stores.store(record(name), ready=True)
 
     def end(self) -> None:
         """All are stored, and nothing is left behind."""
         for other in self.others:
             assert other.result(LIMIT) == ["SUCCESS"]
         self._pool.shutdown()
-        assert not self.stores._lock.locked()
-        assert self.stores._under_way == 0
+        assert not self.stores.gathering._lock.locked()
+        assert self.stores.gathering.under_way == 0
 
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody goes on alone because this machine is slow."""
-    monkeypatch.setattr(group_commit, "PATIENCE", 10 * LIMIT)
+    monkeypatch.setattr(gathering, "MAX_WAIT", 10 * LIMIT)
 
 
 @pytest.mark.parametrize("line", range(1, 111))
 def test_who_takes_stores_along_is_interrupted(line: int) -> None:
     """Whoever is interrupted with others' stores in hand leaves them to their threads, at once."""
     meeting = Meeting(Told(), "one", "other")
-    interrupt(meeting.store, line, "group_commit.py", lambda: meeting.stores._lock)
+    interrupt(
+        meeting.store, line, ("results/gathering.py", "results/group_commit.py"), lambda: meeting.stores.gathering._lock
+    )
     meeting.store("later")
     meeting.end()
 
@@ -157,15 +167,15 @@ def test_a_common_store_ends_in_the_time_of_those_who_wait() -> None:
     """Who stops with others' stores in hand does not send them after they were given up."""
     connection = Told()
     meeting = Meeting(connection, "other")
-    taken = meeting.stores._queue[0]
+    taken = meeting.stores.gathering._queue[0]
     meeting.store()
     meeting.end()
     (deadline,) = connection.deadlines
     assert deadline is not None
     assert deadline - taken.deadline < LIMIT / 2
     given_up = Meeting(connection, "given up", "other")
-    given_up.stores._queue[0].given_up = True
-    given_up.stores._queue[0].stored = True  # its thread has gone
+    given_up.stores.gathering._queue[0].given_up = True
+    given_up.stores.gathering._queue[0].outcome = ["SUCCESS"]  # its thread has gone
     sent: list[Any] = []
     connection._answer = sent.append
     given_up.store()
@@ -183,10 +193,11 @@ def fake() -> Iterator[FakeServer]:
 @pytest.mark.parametrize("line", range(1, 111))
 def test_a_request_is_interrupted(line: int, fake: FakeServer) -> None:
     """The line goes on for the others, or says that it broke: no reply is lost, nobody waits for a reader."""
-    made = WebSocketLine(fake.url, tls=None, timeout=PATIENCE)
-    interrupt(lambda: made.request("query", ["RETURN 1", {}], PATIENCE), line, "wire.py", lambda: made._lock)
+    made = WebSocketTransport(fake.url, tls=None, timeout=MAX_WAIT)
+    files = ("client/websocket.py", "client/protocol.py")
+    interrupt(lambda: made.request("query", ["RETURN 1", {}], MAX_WAIT), line, files, lambda: made._lock)
     assert not made._lock.locked()
-    assert not made._pending
+    assert not made._protocol.pending
     assert not made._reading
     if made.usable:
         made._heard = 0.0  # as after a pause: what has come meanwhile is read first
@@ -197,10 +208,12 @@ def test_a_request_is_interrupted(line: int, fake: FakeServer) -> None:
 @pytest.mark.parametrize("line", range(1, 141))
 def test_who_opens_the_connection_is_interrupted(line: int, fake: FakeServer) -> None:
     """Others open it: at once, not never."""
-    connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=LIMIT))
-    interrupt(lambda: connection.run("RETURN 1"), line, "connection.py", lambda: connection._lock)
-    assert not connection._lock.locked()
-    assert connection._opening is None
+    connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=LIMIT).options)
+    files = ("client/connection.py", "client/opening.py", "client/request.py", "client/session.py")
+    shared = connection._shared
+    interrupt(lambda: connection.run("RETURN 1"), line, files, lambda: shared._lock)
+    assert not shared._lock.locked()
+    assert shared._opening is None
     assert connection.run("RETURN 1") == 1
     connection.close()
 
@@ -214,10 +227,10 @@ def test_interrupted_while_a_reply_is_decoded(
     def interrupted(*_: Any) -> Any:
         raise exception
 
-    connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=LIMIT))
+    connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=LIMIT).options)
     connection.run("RETURN 1")
     with monkeypatch.context() as patched:
-        patched.setattr(wire, "decode", lambda _: values.decode(b"\xcc\x82\x01\x02"))
+        patched.setattr(protocol, "decode", lambda _: values.decode(b"\xcc\x82\x01\x02"))
         patched.setitem(values._DECODERS, 12, interrupted)
         with pytest.raises(exception):
             connection.run("RETURN 1")
@@ -231,7 +244,7 @@ def test_interrupted_while_a_reply_over_http_is_decoded(monkeypatch: pytest.Monk
     def interrupted(*_: Any) -> Any:
         raise SoftTimeLimitExceeded
 
-    line = HttpLine("http://localhost/rpc", verify=True, cert=None)
+    line = HTTPTransport("http://localhost/rpc", tls=None)
     monkeypatch.setattr(line, "_post", lambda *_: (200, b"\xcc\x82\x01\x02"))
     monkeypatch.setitem(values._DECODERS, 12, interrupted)
     with pytest.raises(SoftTimeLimitExceeded):
@@ -241,24 +254,30 @@ def test_interrupted_while_a_reply_over_http_is_decoded(monkeypatch: pytest.Monk
 
 def test_who_opens_has_little_time_left(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread whose call is nearly over takes nobody along who has time."""
-    connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=LIMIT))
-    opened, over, waits = connection._opened, threading.Event(), threading.Event()
+    connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=LIMIT).options)
+    establish, over, waits = connection._establish, threading.Event(), threading.Event()
 
     def slow(deadline: float) -> Any:
+        if over.is_set():
+            return establish(deadline)
         waits.set()
         assert over.wait(LIMIT)
-        monkeypatch.setattr(connection, "_opened", opened)
         raise errors.RequestTimedOut
 
-    monkeypatch.setattr(connection, "_opened", slow)
+    monkeypatch.setattr(connection, "_establish", slow)
     with ThreadPoolExecutor(2) as pool:
         hasty = pool.submit(connection.run, "RETURN 1", deadline=connection._deadline() - LIMIT + 1)
         assert waits.wait(LIMIT)
-        opening = connection._opening
+        opening = connection._shared._opening
         assert opening is not None
         waiting = threading.Event()
         wait = opening.done.wait
-        monkeypatch.setattr(opening.done, "wait", lambda timeout: (waiting.set(), wait(timeout))[1])
+
+        def noted(timeout: float | None) -> bool:
+            waiting.set()
+            return wait(timeout)
+
+        monkeypatch.setattr(opening.done, "wait", noted)
         patient = pool.submit(connection.run, "RETURN 1")
         assert waiting.wait(LIMIT)
         over.set()

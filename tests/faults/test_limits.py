@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 
-from surrealdb_celery_backend import errors, failures
-from surrealdb_celery_backend.connection import Connection
+from surrealdb_celery_backend import errors
+from surrealdb_celery_backend.client.connection import Connection
 from surrealdb_celery_backend.settings import Settings
 from tests.engines import Database, RunningEngine, Unavailable, matrix
-from tests.states import PATIENCE
-
-from .fake import FakeServer, err, ok, server
-from .proxy import Proxy
+from tests.support.faults.fake import FakeServer, err, ok, server
+from tests.support.faults.proxy import Proxy
+from tests.support.states import MAX_WAIT
 
 #: A tmpfs of this size is full after some large results.
 DISK = "40m"
@@ -36,7 +35,7 @@ def test_large_results(engine: RunningEngine, fresh_database: Database, connect:
 def test_result_larger_than_the_server_takes() -> None:
     """A server with a limit closes the line with code 1009: one clear error, and the next result is stored."""
     with FakeServer(lambda method, _: ok(1) if method == "query" else {"result": None}, limit=100_000) as fake:
-        connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=PATIENCE))
+        connection = Connection(Settings(endpoint=fake.url, define_schema=False, timeout=MAX_WAIT).options)
         assert connection.run("RETURN 1") == 1
         with pytest.raises(errors.UnstorableValue, match="are larger than the server takes"):
             connection.run("RETURN $value", value="x" * 200_000)
@@ -89,7 +88,7 @@ def test_full_disk(version: str, store: str, small_disk: Path, connect: Any) -> 
             while True:
                 connection.run("CREATE task SET value = $value RETURN NONE", value=os.urandom(RESULT))
 
-        with pytest.raises(errors.ServerOutOfOrder, match=r"(?i)no (storage )?space"):
+        with pytest.raises(errors.StorageUnavailable, match=r"(?i)no (storage )?space"):
             fill()
         assert connection.run("SELECT VALUE value FROM task:first") == [1]
         subprocess.run(["mount", "-o", "remount,size=400m", str(small_disk)], check=True)
@@ -112,12 +111,12 @@ def test_full_disk(version: str, store: str, small_disk: Path, connect: Any) -> 
 def test_server_that_cannot_store(text: str) -> None:
     """A read-only or overfull server: one clear error in the server's words, repeated by Celery's retries only."""
     with server(err(text)) as fake:
-        connection = Connection(Settings(endpoint=fake.url, define_schema=False))
-        with pytest.raises(errors.ServerOutOfOrder) as refused:
+        connection = Connection(Settings(endpoint=fake.url, define_schema=False).options)
+        with pytest.raises(errors.StorageUnavailable) as refused:
             connection.run("CREATE x")
         connection.close()
         assert text in str(refused.value)
-        assert isinstance(refused.value, failures.SAFE_TO_RETRY)
+        assert isinstance(refused.value, errors.TransientError)
         assert fake.count("query") == 1
 
 
@@ -125,7 +124,7 @@ def test_server_that_cannot_store(text: str) -> None:
 def test_server_older_than_2(version: str) -> None:
     """A server older than 2.0: one clear error that names the version, before anything is asked of it."""
     with server(err("not to be asked"), version) as fake:
-        connection = Connection(Settings(endpoint=fake.url))
+        connection = Connection(Settings(endpoint=fake.url).options)
         with pytest.raises(errors.UnsupportedServer, match=rf"runs SurrealDB .*{version[-5:]}; 2.0 or newer is needed"):
             connection.run("RETURN 1")
         connection.close()
@@ -136,7 +135,7 @@ def test_server_older_than_2(version: str) -> None:
 def test_server_new_enough_or_unknown(version: str) -> None:
     """2.0, later, and versions that cannot be read are taken."""
     with server({"result": [{"status": "OK", "result": 1}]}, version) as fake:
-        connection = Connection(Settings(endpoint=fake.url, define_schema=False))
+        connection = Connection(Settings(endpoint=fake.url, define_schema=False).options)
         assert connection.run("RETURN 1") == 1
         connection.close()
 
@@ -150,6 +149,6 @@ def test_server_that_does_not_tell_its_version() -> None:
         return {"result": [{"status": "OK", "result": 1}] if method == "query" else None}
 
     with FakeServer(answer) as fake:
-        connection = Connection(Settings(endpoint=fake.url, define_schema=False))
+        connection = Connection(Settings(endpoint=fake.url, define_schema=False).options)
         assert connection.run("RETURN 1") == 1
         connection.close()

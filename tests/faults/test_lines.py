@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 from websockets.frames import Opcode
 
-from surrealdb_celery_backend import errors, wire
-from surrealdb_celery_backend.connection import Connection
+from surrealdb_celery_backend import errors
+from surrealdb_celery_backend.client import sockets
+from surrealdb_celery_backend.client.connection import Connection
 from surrealdb_celery_backend.settings import Settings
 from tests.engines import Database, RunningEngine
-from tests.states import until
-
-from .proxy import Proxy, Request, frame, message
+from tests.support.faults.proxy import Proxy, Request, frame, message
+from tests.support.states import until
 
 #: `surrealdb_timeout` of calls that are to run out of it, in seconds. All others have time, however slow the machine.
 TIMEOUT = 1.0
@@ -37,7 +37,7 @@ PROCESS_LIMIT = 90
 #: How many threads share an attempt to connect: one after the other they would take longer than that together.
 THREADS = 60
 #: What a refused, silent or broken line is called, all of which Celery's retries may repeat.
-LINE_ERRORS = errors.ConnectionFailed
+LINE_ERRORS = errors.ServerUnavailable
 
 TRANSPORTS = ["url", "http_url"]
 #: For faults between the proxy and us, in which the engine behind has no part: one engine is enough.
@@ -47,14 +47,14 @@ any_engine = pytest.mark.usefixtures("live_engine")
 @contextmanager
 def runs_out(connection: Connection, match: str = "did not answer") -> Iterator[None]:
     """The one call made here is not answered, and ends by its `surrealdb_timeout`, which is short."""
-    patient = connection.settings
-    connection.settings = replace(patient, timeout=TIMEOUT)
+    patient = connection.options
+    connection.reconfigure(replace(patient, timeout=TIMEOUT))
     started = time.monotonic()
     try:
         with pytest.raises(errors.RequestTimedOut, match=match):
             yield
     finally:
-        connection.settings = patient
+        connection.reconfigure(patient)
     assert time.monotonic() - started < TIMEOUT + GRACE
 
 
@@ -380,7 +380,7 @@ def test_server_dies_in_the_tls_handshake(scheme: str, closing: Any) -> None:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    connection = Connection(Settings(endpoint=f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/rpc"))
+    connection = Connection(Settings(endpoint=f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/rpc").options)
     closing.callback(connection.close)
     try:
         with pytest.raises(LINE_ERRORS, match="cannot be reached or dropped the connection"):
@@ -407,8 +407,10 @@ def test_a_name_with_several_addresses(scheme: str, silent: int, clock: Any, mon
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"192.0.2.{number}", 80)) for number in range(3)]
     # Of this module only: a test's other threads have sockets too.
     names = {name: getattr(socket, name) for name in dir(socket)}
-    monkeypatch.setattr(wire, "socket", SimpleNamespace(**names | {"socket": Silent, "getaddrinfo": lambda *_: found}))
-    connection = Connection(Settings(endpoint=f"{scheme}://many.example/rpc"))
+    monkeypatch.setattr(
+        sockets, "socket", SimpleNamespace(**names | {"socket": Silent, "getaddrinfo": lambda *_: found})
+    )
+    connection = Connection(Settings(endpoint=f"{scheme}://many.example/rpc").options)
     began = clock.monotonic()
     with pytest.raises(OSError):  # noqa: PT011 - what kind is of no matter here
         connection._connect(TIMEOUT).request("ping", [], TIMEOUT)
@@ -421,7 +423,7 @@ import eventlet
 eventlet.monkey_patch()
 import socket
 from websockets.server import ServerProtocol
-from surrealdb_celery_backend.wire import WebSocketLine
+from surrealdb_celery_backend.client.websocket import WebSocketTransport
 
 listener = socket.create_server(("127.0.0.1", 0))
 
@@ -438,7 +440,7 @@ def serve():
 
 
 server = eventlet.spawn(serve)
-line = WebSocketLine(f"ws://127.0.0.1:{listener.getsockname()[1]}/rpc", tls=None, timeout=60)
+line = WebSocketTransport(f"ws://127.0.0.1:{listener.getsockname()[1]}/rpc", tls=None, timeout=60)
 
 
 def send():
@@ -450,7 +452,7 @@ def send():
 
 greenlets = [eventlet.spawn(send) for _ in range(3)]
 assert [greenlet.wait() for greenlet in greenlets] == ["an error of the line"] * 3
-assert not line._pending
+assert not line._protocol.pending
 """
 
 
@@ -501,7 +503,7 @@ def test_lines_reset_under_load(proxy: Proxy, fresh_database: Database, connect:
 
 def test_server_closes_an_idle_line(proxy: Proxy, connection: Connection) -> None:
     """The server went away while nobody used the line: it is noticed before sending, also for what may not be repeated."""
-    line = connection.line
+    line: Any = connection.transport
     proxy.break_lines()
     until(lambda: select.select([line], [], [], 0)[0], "the news that it was reset is there")
     value = connection.run_all("RETURN 'once'", repeatable=False)[-1]

@@ -12,13 +12,13 @@ import pytest
 from celery import chord, group
 
 from tests.engines import Database, RunningEngine, matrix
-from tests.states import until
-
-from .proxy import Proxy
-from .worker import CHECKOUT
+from tests.support.faults.proxy import Proxy
+from tests.support.paths import CHECKOUT
+from tests.support.states import until
 
 # A pool does not depend on the engine: the one that notifies is enough.
 pytestmark = [
+    pytest.mark.one_sdk,
     # Workers that start and end slowly on a slow machine; only a hang takes so long.
     pytest.mark.timeout(400),
     pytest.mark.worker,
@@ -30,6 +30,10 @@ pytestmark = [
 POOLS = {"prefork": 2, "threads": 8, "solo": 1, "gevent": 20, "eventlet": 20}
 TASKS = 160
 PARTS = 20
+#: Of tasks that run at once: one waits for the other's result.
+PAIRS = 100
+#: However long an engine takes to start here: no store is given up by then.
+PATIENT = {"result_backend_max_retries": 1000, "result_backend_max_sleep_between_retries_ms": 1000}
 #: How long everything may take to arrive, in seconds.
 ARRIVE = 120
 
@@ -102,6 +106,30 @@ def test_greenlets_do_not_wait_for_each_other(
     proxy.holding_replies = False
     assert [task.get(timeout=ARRIVE) for task in tasks] == list(range(10))
     assert proxy.accepted == 1
+
+
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_greenlets_store_and_wait_through_an_outage(
+    pool: str, durable_engine: RunningEngine, start_worker: Any
+) -> None:
+    """A hundred greenlets wait for the results of a hundred others when the database dies: all are stored and got."""
+    needs(pool)
+    worker = start_worker(durable_engine.database(), PATIENT, pool=pool, concurrency=2 * PAIRS)
+    wait, ask = worker.app.tasks["faults.wait"], worker.app.tasks["faults.ask"]
+    gate = f"{worker.queue}.gate"
+    stored = [wait.delay(gate) for _ in range(PAIRS)]
+    asked = [ask.delay(result.id) for result in stored]
+    until(lambda: worker.waiting == 2 * PAIRS, "all tasks run", ARRIVE)
+    durable_engine.kill()
+    worker.open_gate(gate, PAIRS)
+    until(lambda: " follows: " in worker.log, "the worker met the outage", ARRIVE)
+    durable_engine.restart()
+    for result in [*stored, *asked]:
+        assert result.get(timeout=ARRIVE) == gate
+    # Nobody gave up, and none hangs on behind its result: the pool has room for as many.
+    again = [ask.delay(stored[0].id) for _ in range(2 * PAIRS)]
+    assert {result.get(timeout=ARRIVE) for result in again} == {gate}
+    assert worker.alive
 
 
 @pytest.mark.parametrize("pool", ["gevent", "eventlet"])

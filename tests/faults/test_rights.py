@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 from celery import Celery, chord, states
 
-from surrealdb_celery_backend import consumer, errors, statements
-from surrealdb_celery_backend.connection import Connection
-from surrealdb_celery_backend.values import RecordID
+from surrealdb_celery_backend import errors
+from surrealdb_celery_backend.client.connection import Connection
+from surrealdb_celery_backend.client.values import Pairs, RecordID
+from surrealdb_celery_backend.results import statements
 from tests.engines import Database, RunningEngine
-from tests.states import until
-
-from . import rights
-from .proxy import Proxy
-from .worker import CHECKOUT
+from tests.support.faults import rights
+from tests.support.faults.proxy import Proxy
+from tests.support.paths import CHECKOUT
+from tests.support.states import until
+from tests.support.waits import in_background
 
 AS_WORKER = {"username": "worker", "password": "secret"}
 
@@ -23,8 +25,8 @@ AS_WORKER = {"username": "worker", "password": "secret"}
 def store_and_fetch(connection: Connection) -> None:
     """What a backend does all day, with this connection's rights."""
     record = RecordID(statements.TASK, "one")
-    task = {"task_id": "one", "status": "SUCCESS", "result": "1", "encoding": "application/json"}
-    connection.run(statements.STORE_READY_TASK, record=record, task=task)
+    task = Pairs({"task_id": "one", "status": "SUCCESS", "result": "1", "encoding": "application/json"})
+    connection.run(statements.store_task((), ready=True), r=record, t=task)
     fetched = connection.run(statements.FETCH_TASKS, records=record)
     assert [(values["task_id"], values["status"], values["result"]) for values in fetched] == [("one", "SUCCESS", "1")]
     connection.run(statements.DELETE, records=record)
@@ -45,7 +47,7 @@ def test_wrong_level(level: str, asked: str, fresh_database: Database, connect: 
     user = f"only_{level}"
     fresh_database.query(f"DEFINE USER OVERWRITE {user} ON {level.upper()} PASSWORD 'secret' ROLES EDITOR")
     connection = connect(fresh_database, auth_level=asked, username=user, password="secret")
-    with pytest.raises(errors.SignInRefused, match=f"'{user}' at surrealdb_auth_level '{asked}'"):
+    with pytest.raises(errors.AuthenticationFailed, match=f"'{user}' at surrealdb_auth_level '{asked}'"):
         connection.run("RETURN 1")
 
 
@@ -73,7 +75,7 @@ def test_bad_token(fault: str, transport: str, proxy: Proxy, fresh_database: Dat
     connection = connect(
         fresh_database, endpoint=getattr(proxy, transport), token=token, username=None, auth_level="database"
     )
-    with pytest.raises(errors.SignInRefused, match="surrealdb_token") as error:
+    with pytest.raises(errors.AuthenticationFailed, match="surrealdb_token") as error:
         connection.run("RETURN 1")
     assert token not in str(error.value)
 
@@ -82,7 +84,7 @@ def test_anonymous_only_when_asked(engine: RunningEngine, fresh_database: Databa
     """Without a user the sign-in is refused; nobody becomes anonymous by leaving something out."""
     for nobody in ({"username": None, "password": None}, {"username": "", "password": ""}):
         connection = connect(fresh_database, **nobody)
-        with pytest.raises(errors.SignInRefused):
+        with pytest.raises(errors.AuthenticationFailed):
             connection.run("RETURN 1")
 
 
@@ -125,7 +127,7 @@ def test_least_rights_are_the_least(fresh_database: Database, connect: Any) -> N
 def test_wrong_record_user(fresh_database: Database, connect: Any) -> None:
     """A record user with a wrong password: refused, and the error names the access method."""
     connection = connect(fresh_database, **{**least(fresh_database), "password": "wrong"})
-    with pytest.raises(errors.SignInRefused, match="surrealdb_access 'workers'"):
+    with pytest.raises(errors.AuthenticationFailed, match="surrealdb_access 'workers'"):
         connection.run("RETURN 1")
 
 
@@ -136,11 +138,17 @@ def test_tables_that_may_not_be_defined(fresh_database: Database, connect: Any, 
     assert "surrealdb_define_schema" in caplog.text
 
 
-def test_user_who_may_only_look(engine: RunningEngine, fresh_database: Database, closing: Any) -> None:
-    """A viewer can fetch; a result that the database drops without a word is one clear error, not a lost result."""
-    fresh_database.query(statements.define_schema(""))
+@pytest.fixture
+def viewer(fresh_database: Database, closing: Any) -> Celery:
+    """An app whose user may read and not write, with a result and a group that somebody else stored."""
+    root, app = (Celery(user, backend="surrealdb", broker="memory://", set_as_current=False) for user in ("a", "b"))
+    root.conf.update(fresh_database.settings)
+    closing.callback(root.backend.close)
+    root.backend.store_result("done", 1, states.SUCCESS)
+    root.backend.store_result("running", 1, states.STARTED)
+    root.GroupResult("saved", [root.AsyncResult("done")]).save()
+    root.backend.set("key", 1)
     fresh_database.query("DEFINE USER viewer ON DATABASE PASSWORD 'secret' ROLES VIEWER")
-    app = Celery("viewer", backend="surrealdb", broker="memory://", set_as_current=False)
     app.conf.update(
         fresh_database.settings,
         surrealdb_username="viewer",
@@ -149,9 +157,125 @@ def test_user_who_may_only_look(engine: RunningEngine, fresh_database: Database,
         surrealdb_define_schema=False,
     )
     closing.callback(app.backend.close)
-    assert app.AsyncResult("one").state == states.PENDING
-    with pytest.raises(errors.NotPermitted):
-        app.backend.store_result("one", 1, states.SUCCESS)
+    return app
+
+
+WRITES = {
+    "a result": lambda app: app.backend.store_result("new", 1, states.SUCCESS),
+    "a result of a task that runs": lambda app: app.backend.store_result("running", 1, states.SUCCESS),
+    "a state of a task that runs": lambda app: app.backend.store_result("running", 1, "PROGRESS"),
+    "forget": lambda app: app.AsyncResult("done").forget(),
+    "a group": lambda app: app.GroupResult("new", [app.AsyncResult("done")]).save(),
+    "a group again": lambda app: app.GroupResult("saved", [app.AsyncResult("done")]).save(),
+    "delete a group": lambda app: app.GroupResult("saved", []).delete(),
+    "set": lambda app: app.backend.set("new", 1),
+    "set again": lambda app: app.backend.set("key", 2),
+    "set a task": lambda app: app.backend.set(
+        app.backend.get_key_for_task("done"), app.backend.encode({"status": "SUCCESS", "result": 2})
+    ),
+    "set a group": lambda app: app.backend.set(
+        app.backend.get_key_for_group("saved"), app.backend.encode({"result": [["saved", None], []]})
+    ),
+    "incr": lambda app: app.backend.incr("counter"),
+    "expire": lambda app: app.backend.expire("key", 10),
+    "expire never": lambda app: app.backend.expire("key", None),
+    "expire a task": lambda app: app.backend.expire(app.backend.get_key_for_task("done"), 10),
+    "delete": lambda app: app.backend.delete("key"),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_user_who_may_only_look(write: Any, viewer: Celery) -> None:
+    """A viewer can fetch; a write that the database drops without a word is one clear error, not a lost write."""
+    assert viewer.AsyncResult("new").state == states.PENDING
+    assert viewer.AsyncResult("done").get(timeout=30) == 1
+    with pytest.raises(errors.PermissionDenied, match=r"may not .* table '(task|group|key)'"):
+        write(viewer)
+    assert viewer.AsyncResult("done").result == 1
+    assert viewer.AsyncResult("running").state == states.STARTED
+    assert viewer.GroupResult.restore("saved") is not None
+    assert viewer.backend.get("key") == 1
+
+
+def test_writes_that_have_nothing_to_do(viewer: Celery) -> None:
+    """What is not there needs no right to be forgotten, deleted or expired; a SUCCESS stays whoever stores over it."""
+    backend = viewer.backend
+    viewer.AsyncResult("absent").forget()
+    viewer.GroupResult("absent", []).delete()
+    backend.delete("absent")
+    backend.expire("absent", 10)
+    backend.store_result("done", ValueError("late"), states.FAILURE)
+    assert viewer.AsyncResult("done").state == states.SUCCESS
+
+
+@pytest.mark.timeout(300)
+def test_a_late_failure_meets_a_success_that_is_forgotten(fresh_database: Database, closing: Any) -> None:
+    """Fifty threads store a SUCCESS, a late FAILURE over it, and forget it: nobody is told that it may not write."""
+    app = Celery("root", backend="surrealdb", broker="memory://", set_as_current=False)
+    app.conf.update(fresh_database.settings)
+    backend = app.backend
+    closing.callback(backend.close)
+    ids = [f"hot-{number}" for number in range(5)]
+    wrong: list[BaseException] = []
+
+    def work(number: int) -> None:
+        task_id = ids[number % len(ids)]
+        try:
+            for _ in range(8):
+                if number % 3 == 0:
+                    backend.store_result(task_id, 1, states.SUCCESS)
+                elif number % 3 == 1:
+                    backend.store_result(task_id, ValueError("late"), states.FAILURE)
+                else:
+                    backend.forget(task_id)
+        except BaseException as exc:
+            wrong.append(exc)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+#: Users who may not delete, or not everything.
+WITHOUT_DELETE = {
+    "viewer": None,
+    "no delete": "FOR select, create, update WHERE $access = 'workers' FOR delete NONE",
+    "no update": "FOR select, create WHERE $access = 'workers' FOR update, delete NONE",
+    "some": "FOR select, create, update WHERE $access = 'workers' FOR delete WHERE own_expires = true",
+}
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["", "seen before"])
+@pytest.mark.parametrize("kind", WITHOUT_DELETE)
+def test_cleanup_by_a_user_who_may_not_delete(kind: str, before: bool, fresh_database: Database, closing: Any) -> None:
+    """Clean-up ends, with an error that says what the user may not; what may be deleted is."""
+    user = {**least(fresh_database), "result_expires": 3600}
+    permissions = WITHOUT_DELETE[kind]
+    if permissions is None:
+        fresh_database.query("DEFINE USER viewer ON DATABASE PASSWORD 'secret' ROLES VIEWER")
+        user |= {"username": "viewer", "access": None}
+    else:
+        for table in rights.TABLES:
+            fresh_database.query(f"DEFINE TABLE OVERWRITE {table} TYPE NORMAL SCHEMALESS PERMISSIONS {permissions}")
+    expired = [
+        {"id": f"task-{n}", "task_id": f"task-{n}", "status": "SUCCESS", "own_expires": n % 5 == 0} for n in range(500)
+    ]
+    fresh_database.query("INSERT INTO task $expired RETURN NONE", {"expired": expired})
+    fresh_database.query("UPDATE task SET date_done = time::now() - 2h, expires_at = time::now() - 1h RETURN NONE")
+    app = Celery("clean", backend="surrealdb", broker="memory://", set_as_current=False)
+    app.conf.update(fresh_database.settings, result_expires=user.pop("result_expires"))
+    app.conf.update({f"surrealdb_{name}": value for name, value in user.items()})
+    closing.callback(app.backend.close)
+    assert app.backend.cleanup(dry_run=True).records == {"task": 500}
+    before_count = app.backend.connection.request_count
+    with pytest.raises(errors.PermissionDenied, match=r"'task' still has \d+ records|IAM|permission"):
+        app.backend.cleanup(before_delete=(lambda records: None) if before else None)
+    assert app.backend.connection.request_count - before_count < 100
+    (tasks,) = fresh_database.query("SELECT task_id FROM task")
+    assert len(tasks) == (400 if kind == "some" else 500)
 
 
 def test_user_of_another_database(engine: RunningEngine, fresh_database: Database, connect: Any) -> None:
@@ -159,7 +283,7 @@ def test_user_of_another_database(engine: RunningEngine, fresh_database: Databas
     fresh_database.query(rights.DATABASE_USER)
     elsewhere = engine.database()
     connection = connect(elsewhere, auth_level="database", **AS_WORKER)
-    with pytest.raises(errors.SignInRefused):
+    with pytest.raises(errors.AuthenticationFailed):
         connection.run("SELECT * FROM task")
 
 
@@ -172,11 +296,8 @@ def test_worker_with_least_rights(
     live_engine: RunningEngine,
     fresh_database: Database,
     start_worker: Any,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Tasks, a chord, push, forget and clean-up all work with the rights that docs/reliability.md names."""
-    # The result may be there before LIVE is; the push thread must not give up because nobody waits any more.
-    monkeypatch.setattr(consumer, "LINGER", 600.0)
     if kind == "record access":
         user = least(fresh_database)
     else:
@@ -188,9 +309,11 @@ def test_worker_with_least_rights(
     echo, collect = app.tasks["faults.echo"], app.tasks["faults.collect"]
     task = echo.delay("pushed")
     assert task.get(timeout=30) == "pushed"
-    push = app.backend.result_consumer._push
-    assert push is not None
-    until(lambda: push.subscribed, "LIVE needs no more rights than reading does")
+    later = in_background(lambda: app.AsyncResult("later").get(timeout=60))
+    dispatcher = app.backend.result_consumer.dispatcher
+    until(lambda: dispatcher.standing, "LIVE needs no more rights than reading does")
+    app.backend.store_result("later", "pushed", states.SUCCESS)
+    assert later() == "pushed"
     body = chord([echo.s(number) for number in range(5)], collect.s()).apply_async()
     assert body.get(timeout=30) == list(range(5))
     task.forget()
@@ -199,7 +322,9 @@ def test_worker_with_least_rights(
     assert "ermission" not in worker.log
 
 
-@pytest.mark.parametrize("name", ["DATABASE_USER", "TABLE_PERMISSIONS", "RECORD_ACCESS", "JWT_ACCESS"])
+@pytest.mark.parametrize(
+    "name", ["DATABASE_USER", "TABLE_PERMISSIONS", "SCHEDULE_PERMISSIONS", "RECORD_ACCESS", "JWT_ACCESS"]
+)
 def test_documentation_has_these_rights(name: str) -> None:
     """What docs/reliability.md tells people to run is what the tests here ran."""
     page = (CHECKOUT / "docs" / "reliability.md").read_text()

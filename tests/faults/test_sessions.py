@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from surrealdb_celery_backend import errors
-from surrealdb_celery_backend.connection import REFUSAL_REMEMBERED, Connection
+from surrealdb_celery_backend.client.connection import Connection
+from surrealdb_celery_backend.client.opening import REFUSAL_REMEMBERED
 from tests.engines import Database, RunningEngine
-from tests.states import until
-
-from .proxy import Proxy
+from tests.support.faults.proxy import Proxy
+from tests.support.states import until
 
 #: How long sessions and tokens last that are to end during a test, in seconds.
 SESSION = 1.5
@@ -42,7 +42,7 @@ def open_session(connection: Connection) -> None:
     def opened() -> bool:
         try:
             return bool(connection.run("RETURN 1") == 1)
-        except errors.SessionEnded:
+        except errors.SessionExpired:
             return False
 
     until(opened, "a session is open")
@@ -53,11 +53,11 @@ def let_session_end(connection: Connection) -> None:
 
     A call signs in once. So that every call succeeds however slow the machine is, it may meet one end only.
     """
-    lasting = connection.settings
-    connection.settings = replace(lasting, username="brief")
+    lasting = connection.options
+    connection.reconfigure(replace(lasting, username="brief"))
     connection.disconnect()
     open_session(connection)
-    connection.settings = lasting
+    connection.reconfigure(lasting)
 
 
 USER = {"username": "app", "password": "secret", "auth_level": "database"}
@@ -119,7 +119,7 @@ def refused_quickly(connection: Any, calls: int) -> None:
 
     def call(_: int) -> None:
         with pytest.raises(
-            errors.SignInRefused, match=r"refused the sign-in of surrealdb_username 'app'.*check"
+            errors.AuthenticationFailed, match=r"refused the sign-in of surrealdb_username 'app'.*check"
         ) as error:
             connection.run("RETURN 1")
         assert "secret" not in str(error.value)
@@ -138,7 +138,7 @@ def test_password_rotated(proxy: Proxy, fresh_database: Database, connect: Any) 
     def is_refused() -> bool:
         try:
             connection.run("RETURN 1")
-        except errors.SignInRefused:
+        except errors.AuthenticationFailed:
             return True
         return False
 
@@ -170,7 +170,7 @@ def test_user_removed(proxy: Proxy, fresh_database: Database, connect: Any) -> N
     def refused() -> bool:
         try:
             connection.run("RETURN 1")
-        except errors.SignInRefused:
+        except errors.AuthenticationFailed:
             return True
         return False
 
@@ -192,10 +192,12 @@ def test_server_restarted_with_another_password(
     database.query(define.format("second"))
     durable_engine.kill()
     durable_engine.restart()
-    with pytest.raises(errors.SignInRefused, match="surrealdb_username 'operator' at surrealdb_auth_level 'root'"):
+    with pytest.raises(
+        errors.AuthenticationFailed, match="surrealdb_username 'operator' at surrealdb_auth_level 'root'"
+    ):
         connection.run("RETURN 2")
     before = len(proxy.requests("signin"))
-    with pytest.raises(errors.SignInRefused):
+    with pytest.raises(errors.AuthenticationFailed):
         connection.run("RETURN 3")
     assert len(proxy.requests("signin")) - before <= 1
     database.query(define.format("first"))
@@ -203,7 +205,7 @@ def test_server_restarted_with_another_password(
     def works() -> bool:
         try:
             return bool(connection.run("RETURN 4") == 4)
-        except errors.SignInRefused:
+        except errors.AuthenticationFailed:
             return False
 
     until(works, "signed in with the password that is right again")

@@ -14,12 +14,12 @@ import pytest
 from celery import Celery, states
 
 from surrealdb_celery_backend import errors
-from surrealdb_celery_backend.connection import Connection, State
+from surrealdb_celery_backend.client.connection import Connection
+from surrealdb_celery_backend.client.opening import State
 from tests.engines import Database, RunningEngine
-from tests.forking import in_fork
-from tests.states import PATIENCE, until
-
-from .proxy import Proxy, message
+from tests.support.faults.proxy import Proxy, message
+from tests.support.forking import in_fork
+from tests.support.states import until
 
 THREADS = 8
 #: `surrealdb_timeout` of calls that are to run out of it, in seconds.
@@ -71,44 +71,37 @@ def test_fork_while_another_thread_waits_for_a_reply(proxy: Proxy, fresh_databas
         assert waiting.result() == "the waiting"
 
 
-def test_fork_while_another_thread_is_in_urllib3(fresh_database: Database, connect: Any) -> None:
-    """os.fork while a thread holds a lock of the HTTP connections: the child does not wait for it."""
-    endpoint = "http" + fresh_database.engine.url.removeprefix("ws")
-    connection = connect(fresh_database, endpoint=endpoint)
+def test_fork_while_another_thread_waits_over_http(proxy: Proxy, fresh_database: Database, connect: Any) -> None:
+    """os.fork while a thread waits for an HTTP answer: the child has none of the parent's sockets, and connects anew."""
+    connection = connect(fresh_database, endpoint=proxy.http_url)
     answers(connection, "parent")
-    line = connection.line
-    (pool,) = line._adapter.poolmanager.pools._container.values()
-    (sock,) = [idle.sock for idle in pool.pool.queue if idle is not None]
-    held, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with line._adapter.poolmanager.pools.lock, pool.pool.mutex:
-            held.set()
-            done.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert held.wait(PATIENCE)
-    pid = os.fork()
-    if pid == 0:
+    transport = connection.transport
+    proxy.holding_replies = True
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(connection.run, "RETURN 'the waiting'")
+        until(lambda: proxy.requests(text="the waiting"), "a thread waits for its answer")
+        sockets = [each.socket for each in transport._connections]
+        assert sockets
+        accepted = proxy.accepted
+        pid = os.fork()
+        if pid == 0:
+            try:
+                assert {each.fileno() for each in sockets} == {-1}
+                answers(connection, "child")
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
         try:
-            del line, pool
-            assert sock.fileno() == -1
-            answers(connection, "child")
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    try:
-        ended, status = until(lambda: (waited := os.waitpid(pid, os.WNOHANG))[0] and waited, "the child ends")
-    except AssertionError:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
-    finally:
-        done.set()
-        thread.join()
-    assert (ended, os.waitstatus_to_exitcode(status)) == (pid, 0)
+            until(lambda: proxy.accepted > accepted, "the child connects")
+            proxy.holding_replies = False
+            ended, status = until(lambda: (waited := os.waitpid(pid, os.WNOHANG))[0] and waited, "the child ends")
+        except AssertionError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        assert (ended, os.waitstatus_to_exitcode(status)) == (pid, 0)
+        assert waiting.result() == "the waiting"
     answers(connection, "parent")
 
 
@@ -138,7 +131,7 @@ def in_child_process(backend_url: str, queue: Any, app: Celery | None) -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing(method: str, engine: RunningEngine, fresh_database: Database, closing: Any) -> None:
     """A backend used by the parent works in children of every kind that multiprocessing starts."""
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     app = Celery("parent", backend=fresh_database.backend_url, broker="memory://", set_as_current=False)
     closing.callback(app.backend.close)
     app.backend.store_result("of-parent", "from the parent", states.SUCCESS)
@@ -206,7 +199,7 @@ def test_late_reply_answers_nobody(proxy: Proxy, fresh_database: Database, conne
     """The reply of a request that was given up arrives later: it must not answer the next request."""
     connection = connect(fresh_database, endpoint=proxy.url)
     answers(connection, "opened")
-    line = connection.line
+    line = connection.transport
     proxy.holding_replies = True
     with ThreadPoolExecutor(1) as pool, clock.limit(connection, TIMEOUT):
         given_up = pool.submit(connection.run, "RETURN 'late'")

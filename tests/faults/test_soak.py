@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines import Database, RunningEngine
-
-from .worker import CHECKOUT
+from tests.support.paths import CHECKOUT
 
 
 @pytest.mark.slow
@@ -22,7 +21,7 @@ def test_soak(live_engine: RunningEngine, fresh_database: Database) -> None:
     # A process of its own: in this one, what other tests left behind comes and goes.
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "tests.faults.soak", "--settings", json.dumps(fresh_database.settings)),
+            *(sys.executable, "-m", "tests.support.faults.soak", "--settings", json.dumps(fresh_database.settings)),
             *("--results", "3000", "--breaks", "60"),
         ],
         cwd=CHECKOUT,

@@ -14,8 +14,7 @@ import trustme
 from surrealdb_celery_backend import errors
 from surrealdb_celery_backend.settings import TLS
 from tests.engines import Database, RunningEngine
-
-from .proxy import Proxy
+from tests.support.faults.proxy import Proxy
 
 TRANSPORTS = pytest.mark.parametrize("transport", ["url", "http_url"])
 
@@ -32,7 +31,7 @@ class Authority:
     def server(self, host: str = "localhost", *, expired: bool = False, ask_client: bool = False) -> ssl.SSLContext:
         """A server's side, for a host."""
         now = dt.datetime.now(dt.timezone.utc)
-        dates = {"not_before": now - dt.timedelta(days=9), "not_after": now - dt.timedelta(days=1)}
+        dates: dict[str, Any] = {"not_before": now - dt.timedelta(days=9), "not_after": now - dt.timedelta(days=1)}
         certificate = self._ca.issue_cert(host, **(dates if expired else {}))
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         certificate.configure_cert(context)
@@ -80,7 +79,7 @@ def test_private_authority(
 
 def refused(connection: Any, because: str) -> None:
     """The connection is refused for a reason that the one clear error says, and nothing is tried again."""
-    with pytest.raises(errors.InsecureConnection, match=rf"(?i)TLS handshake failed.*{because}.*check surrealdb_tls"):
+    with pytest.raises(errors.TLSFailed, match=rf"(?i)TLS handshake failed.*{because}.*check surrealdb_tls"):
         connection.run("RETURN 1")
 
 
@@ -142,7 +141,7 @@ def test_client_certificate_missing(
     """A server that asks for a client certificate and gets none: an error of the line, within the time limit."""
     proxy = behind_tls(authority.server(ask_client=True))
     connection = connect(fresh_database, endpoint=proxy.url, tls=TLS(ca_file=authority.file), timeout=2.0)
-    with pytest.raises((errors.InsecureConnection, errors.ConnectionFailed)):
+    with pytest.raises((errors.TLSFailed, errors.ServerUnavailable)):
         connection.run("RETURN 1")
     assert proxy.requests() == []
 
@@ -157,7 +156,7 @@ def test_files_that_are_missing(fresh_database: Database, connect: Any, live_eng
 def test_tls_where_there_is_none(live_engine: RunningEngine, fresh_database: Database, connect: Any) -> None:
     """wss:// to a server without TLS: one clear error."""
     connection = connect(fresh_database, endpoint=live_engine.url.replace("ws://", "wss://"), timeout=2.0)
-    with pytest.raises((errors.InsecureConnection, errors.ConnectionFailed)):
+    with pytest.raises((errors.TLSFailed, errors.ServerUnavailable)):
         connection.run("RETURN 1")
 
 

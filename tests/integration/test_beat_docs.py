@@ -1,19 +1,15 @@
-"""What docs/scheduling.md and examples/scheduling.py show is true: every command, statement and program runs."""
+"""What docs/scheduling.md shows is true: every command, statement and program runs."""
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
-from decimal import Decimal
+from datetime import datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,22 +17,20 @@ from celery import Celery, _state
 from celery.bin.base import CLIContext
 from click.testing import CliRunner
 
-from surrealdb_celery_backend import statements
-from surrealdb_celery_backend.beat import Schedules
+from surrealdb_celery_backend.beat import Schedules, statements
 from surrealdb_celery_backend.cli import surrealdb
-from tests.engines import Database
+from tests.engines import Database, matrix
+from tests.support.paths import CHECKOUT
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.one_sdk]
 
-ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "examples"
 #: How long a state may take to be reached before the test fails, in seconds.
-PATIENCE = 120
+MAX_WAIT = 120
 
 
 def blocks(language: str) -> list[str]:
     """Every block of a language on the page."""
-    text = (ROOT / "docs/scheduling.md").read_text(encoding="utf-8")
+    text = (CHECKOUT / "docs/scheduling.md").read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -44,7 +38,7 @@ def blocks(language: str) -> list[str]:
 def app(fresh_database: Database) -> Iterator[Celery]:
     """An app with the tasks that the page speaks of."""
     app = Celery("shop", broker="memory://", set_as_current=False)
-    app.conf.update(fresh_database.settings, result_backend="disabled://", surrealdb_timeout=PATIENCE / 2)
+    app.conf.update(fresh_database.settings, result_backend="disabled://", surrealdb_timeout=MAX_WAIT / 2)
 
     @app.task(name="shop.report", shared=False)
     def report(*args: Any) -> None:
@@ -90,120 +84,64 @@ def test_the_schema_of_the_page_is_the_one_that_is_made() -> None:
 # The apps of earlier tests are still there, and are given the classes of the page again.
 @pytest.mark.filterwarnings("ignore:Task name 'shop")
 def test_every_program_runs(app: Celery) -> None:
-    """The Python of the page runs: the interface, the class tasks, and the migration with it."""
-    interface, class_tasks, migration = blocks("python")
+    """The Python of the page runs: the interface, the runs of an entry and the class tasks."""
+    interface, firings, class_tasks, _ = blocks("python")
     exec(interface, {"app": app})
     with Schedules(app) as schedules:
         report = schedules.get("report")
         assert (report.args, report.timezone) == (["eu"], "Europe/Berlin")
         assert report.run_requested_at is not None
+        exec(firings, {"schedules": schedules})
 
     exec(class_tasks, {"__name__": "shop"})
     later = Celery("later", broker="memory://", set_as_current=False)
     assert later.tasks["shop.report_class"]("eu") == "report of eu"
     assert later.tasks["shop.poll_class"]() == 42
 
-    namespace: dict[str, Any] = {}
-    exec(migration, namespace)
-    common = {
-        "task": "shop.report",
-        "args": '["eu"]',
-        "kwargs": "",
-        "queue": "slow",
-        "exchange": None,
-        "routing_key": None,
-        "priority": None,
-        "enabled": True,
-        "one_off": False,
-        "start_time": None,
-        "expires": None,
-        "description": "",
-        "total_run_count": 7,
-        "interval": None,
-        "crontab": None,
-        "solar": None,
-        "clocked": None,
-    }
-    crontab = dict.fromkeys(("minute", "day_of_week", "day_of_month", "month_of_year"), "*")
-    tasks = [
-        SimpleNamespace(**{**common, "name": "i", "interval": SimpleNamespace(schedule=5)}),
-        SimpleNamespace(
-            **{**common, "name": "c", "crontab": SimpleNamespace(**crontab, hour="9", timezone="Asia/Tokyo")}
-        ),
-        SimpleNamespace(
-            **{
-                **common,
-                "name": "o",
-                "clocked": SimpleNamespace(clocked_time=datetime(2036, 1, 1, tzinfo=timezone.utc)),
-            }
-        ),
-    ]
-    try:
-        import ephem  # noqa: F401
-    except ImportError:
-        pass
-    else:
-        sun = SimpleNamespace(event="sunset", latitude=Decimal("52.5"), longitude=Decimal("13.4"))
-        tasks.append(SimpleNamespace(**{**common, "name": "s", "solar": sun}))
-    namespace["migrate"](app, tasks)
+
+@pytest.mark.timeout(300)
+def test_the_migration_takes_rows_of_the_real_package(app: Celery, fresh_database: Database) -> None:
+    """The code for django-celery-beat loses nothing of its rows, and names those that make no entry."""
+    if not matrix.in_ci():
+        pytest.importorskip("django_celery_beat")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(CHECKOUT / "tests" / "support" / "django_rows.py"), blocks("python")[-1],
+         json.dumps({**fresh_database.settings, "surrealdb_timeout": MAX_WAIT / 2})],
+        capture_output=True,
+        text=True,
+        timeout=MAX_WAIT,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    now = datetime.fromisoformat(outcome["now"])
+    assert set(outcome["mistakes"]) == {"past", "eighth", "broken", "gone"}
+    assert "its time has passed" in outcome["mistakes"]["past"]
+    assert "schedule.day_of_week holds '8'" in outcome["mistakes"]["eighth"]
+    assert "task holds 'shop.before'" in outcome["mistakes"]["gone"]
     with Schedules(app) as schedules:
         entries = {entry.name: entry for entry in schedules.entries()}
-    assert entries["i"].schedule == {"timedelta": 5}
-    assert entries["i"].options == {"queue": "slow"}
-    assert entries["i"].total_run_count == 7
-    assert entries["c"].timezone == "Asia/Tokyo"
-    assert entries["c"].schedule == {"hour": "9"}
-    assert entries["o"].schedule == {"clocked": "2036-01-01T00:00:00+00:00"}
-
-
-@pytest.mark.worker
-@pytest.mark.timeout(600)
-def test_the_example_runs(fresh_database: Database, tmp_path: Path) -> None:
-    """The example's beat and worker run its entries, the one that is added meanwhile too."""
-    environment = {
-        **os.environ,
-        "CELERY_RESULT_BACKEND": fresh_database.backend_url,
-        "EXAMPLES_BROKER_FOLDER": str(tmp_path / "broker"),
+        runs = {name: schedules.next_runs(entry, 1) for name, entry in entries.items()}
+    assert set(entries) == {"full", "grid", "ends", "sundays", "sun", "once", "done"}
+    full = entries["full"]
+    assert (full.schedule, full.args, full.kwargs) == ({"timedelta": 600}, ["eu", 5], {"a": None})
+    assert full.options == {
+        "queue": "slow",
+        "exchange": "x",
+        "routing_key": "k",
+        "priority": 3,
+        "headers": {"tenant": "acme"},
+        "expires": 90,
     }
-    # Before there is anybody else: who makes a database and its tables at the same time may be refused.
-    fresh_database.query("DEFINE TABLE IF NOT EXISTS task")
-    started = []
-    try:
-        for name, arguments in (
-            ("worker", ["worker", "--pool", "solo", "--without-gossip", "--without-mingle", "--without-heartbeat"]),
-            ("beat", ["beat", "-S", "surrealdb_celery_backend.beat:SurrealDBScheduler", "--pidfile="]),
-        ):
-            with (tmp_path / f"{name}.log").open("wb") as log:
-                command = [sys.executable, "-m", "celery", "-A", "scheduling", *arguments, "-l", "INFO"]
-                started.append(
-                    subprocess.Popen(command, cwd=EXAMPLES, env=environment, stdout=log, stderr=subprocess.STDOUT)
-                )
-        deadline = time.monotonic() + PATIENCE
-        asked = False
-        while True:
-            logs = "\n".join(file.read_text(errors="replace")[-3000:] for file in sorted(tmp_path.glob("*.log")))
-            assert time.monotonic() < deadline, logs
-            results = fresh_database.query("SELECT name, result FROM task WHERE status = 'SUCCESS'")[0]
-            found = {(row["name"], row["result"]) for row in results}
-            if ("tasks.add", "5") in found and not asked:
-                done = subprocess.run(
-                    [sys.executable, "scheduling.py"],
-                    cwd=EXAMPLES,
-                    env=environment,
-                    capture_output=True,
-                    text=True,
-                    timeout=PATIENCE,
-                    check=False,
-                )
-                assert done.returncode == 0, done.stderr
-                assert re.search(r"^add every second: ran \d+ times, next at \S+", done.stdout, flags=re.MULTILINE)
-                assert re.search(r"^scheduling.report: .*09:00:00\+0[12]:00", done.stdout, flags=re.MULTILINE)
-                asked = True
-            if ("scheduling.poll", '"polled the office"') in found:
-                break
-            time.sleep(0.1)
-    finally:
-        for process in started:
-            process.send_signal(signal.SIGTERM)
-        for process in started:
-            process.wait(PATIENCE)
+    assert (full.start_time, full.last_run_at) == (now - timedelta(days=2), now - timedelta(minutes=4))
+    assert (full.total_run_count, full.description, full.active) == (7, "of the office", True)
+    # An interval goes on from its last run.
+    assert (runs["grid"][0] - (now - timedelta(minutes=4))) % timedelta(minutes=10) == timedelta(0)
+    ends = entries["ends"]
+    assert (ends.active, ends.expires_at) == (False, now + timedelta(days=30))
+    assert ends.options == {"expires": now + timedelta(days=30)}
+    assert entries["sundays"].timezone == "Asia/Tokyo"
+    assert runs["sundays"][0].strftime("%a %H:%M %z") == "Sun 09:00 +0900"
+    assert entries["sun"].schedule == {"solar": "sunset", "latitude": 52.5, "longitude": 13.4}
+    assert (entries["once"].one_off, runs["once"]) == (True, [now + timedelta(days=1)])
+    assert entries["done"].active is False

@@ -2,67 +2,33 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import subprocess
 import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-import redis
-from celery import Celery, states
+from celery import states
 from celery.backends import base
 
+from surrealdb_celery_backend.client.values import RecordID
 from tests.engines import Database, RunningEngine
-
-from . import contract_apps, tasks_worker
-from .tasks_contract import failure
-from .tasks_parts import request_of
+from tests.support.apps import contract_apps, tasks_worker
+from tests.support.apps.tasks_parts import request_of
+from tests.support.chord_bodies import Bodies
+from tests.support.paths import CHECKOUT
 
 pytestmark = [pytest.mark.integration, pytest.mark.redis]
 
-CHECKOUT = Path(__file__).parents[2]
 #: How many processes return parts at once.
 PROCESSES = 8
 #: On stores that do not detect every conflict: how many of a hundred bodies may be published a second time.
-#: DESIGN 4.14 measured up to 10 %; a second run has the same id and replaces the first one's result.
+#: Up to 10 % were measured; a second run has the same id and replaces the first one's result.
 TWICE_PER_CENT = 10
-
-
-class Bodies:
-    """An app whose chords' bodies stay in the broker, where they can be counted."""
-
-    def __init__(self, database: Database, broker: str) -> None:
-        self.broker, self.url, self.queue = broker, database.backend_url, f"bodies-{uuid.uuid4().hex}"
-        self.app: Celery = tasks_worker.make(self.broker, self.url, self.queue)
-        self.backend = self.app.backend
-
-    def published(self) -> list[tuple[str, Any]]:
-        """Id and argument of each body that was published."""
-        with redis.Redis.from_url(self.broker) as client:
-            messages = [json.loads(message) for message in client.lrange(self.queue, 0, -1)]
-        return [(message["headers"]["id"], json.loads(base64.b64decode(message["body"]))[0][0]) for message in messages]
-
-    def returns(self, group: str, index: int, task_id: str | None = None, value: Any = None) -> None:
-        """A header task ends well."""
-        request = request_of(self.app, group, index, task_id)
-        self.backend.mark_as_done(request.id, index if value is None else value, request=request)
-
-    def fails(self, group: str, index: int) -> None:
-        """A header task ends with an exception."""
-        request = request_of(self.app, group, index)
-        self.backend.mark_as_failure(request.id, failure("own class"), traceback="…", request=request)
-
-    def close(self) -> None:
-        """Leave nothing in the broker."""
-        with redis.Redis.from_url(self.broker) as client:
-            client.delete(self.queue)
-        contract_apps.close(self.app)
 
 
 @pytest.fixture
@@ -179,21 +145,35 @@ def test_no_request(bodies: Bodies) -> None:
     [(100, 600, 600), (600, 100, 600), (100, None, 100), (100, 0, None), (None, 600, None)],
 )
 def test_shape_of_a_nested_header_lives_as_long_as_its_chord(
-    fresh_database: Database, group: str, results: int | None, chords: int | None, lives: int | None
+    fresh_database: Database, broker_url: str, group: str, results: int | None, chords: int | None, lives: int | None
 ) -> None:
-    """A saved header lives as long as results or chords do, whichever is longer; 0 and None are for ever."""
-    app = contract_apps.ours(fresh_database, result_expires=results, result_chord_expires=chords)
-    try:
-        app.backend.apply_chord((group, [app.GroupResult("inner", [app.AsyncResult("one")])]), None)
+    """A header is saved for as long as its chord is unfinished, then as long as results or chords; 0, None: for ever."""
+    lifetimes = {"result_expires": results, "result_chord_expires": chords, "surrealdb_unfinished_expires": 5000}
+    bodies = Bodies(fresh_database, broker_url, **lifetimes)
+    app = bodies.app
+
+    def left() -> Any:
         assert app.GroupResult.restore(group) is not None
-        ((left,),) = fresh_database.query(
-            "SELECT VALUE duration::secs(expires_at - date_done) ?? 0 FROM `group`"
-            if lives
-            else "SELECT VALUE expires_at FROM `group`"
-        )
+        text = "time::millis(expires_at) - time::millis(time::now())" if lives else "expires_at"
+        ((found,),) = fresh_database.query(f"SELECT VALUE {text} FROM `group`")
+        return found / 1000 if lives else found
+
+    try:
+        member = app.AsyncResult(f"{group}-0")
+        app.backend.apply_chord((group, [app.GroupResult("inner", [member])]), None)
+        unfinished = left()
+        bodies.backend.set_chord_size(group, 1)
+        bodies.returns(group, 0)
+        assert bodies.published() == [(f"{group}-body", [[0]])]
+        finished = left()
     finally:
-        contract_apps.close(app)
-    assert left is None if lives is None else lives - 1 <= left <= lives + 1
+        bodies.close()
+    if lives:
+        assert 5000 - 30 < unfinished <= 5000
+        assert lives - 30 < finished <= lives
+    else:
+        assert unfinished is None
+        assert finished is None
 
 
 def test_chord_applied_again(bodies: Bodies, group: str) -> None:
@@ -228,7 +208,7 @@ def test_a_claim_that_ran_out_is_taken_over(bodies: Bodies, group: str) -> None:
     connection, backend = bodies.backend.connection, bodies.backend
     bodies.returns(group, 0)
     # The state that a worker leaves which dies right after its claim.
-    claim = backend.chords._record(group, "claim")
+    claim = RecordID(backend.settings.table("chord"), [group, "claim"])
     connection.run(
         "CREATE $claim SET claimant = 'somebody who died', claimed_at = time::now() - 1h RETURN NONE", claim=claim
     )
@@ -261,36 +241,42 @@ def test_one_part_is_one_round_trip_more_at_most(bodies: Bodies, group: str) -> 
     assert bodies.backend.connection.request_count - before <= 2 * 39
 
 
+def tell(pipe: IO[str], line: str) -> None:
+    """Write a line to a process at once."""
+    pipe.write(line + "\n")
+    pipe.flush()
+
+
 def run_processes(database: Database, broker: str, queue: str, shares: list[list[tuple[str, int]]]) -> None:
     """Return each share of parts in a process of its own, all beginning at once."""
-    processes = []
+    processes: list[tuple[subprocess.Popen[str], IO[str], IO[str]]] = []
     try:
         for share in shares:
             given = {"backend": database.backend_url, "broker": broker, "queue": queue, "parts": share}
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.integration.tasks_parts"],
+                [sys.executable, "-m", "tests.support.apps.tasks_parts"],
                 cwd=CHECKOUT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            processes.append(process)
-            process.stdin.write(json.dumps(given) + "\n")
-            process.stdin.flush()
-        for process in processes:
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        for process, share in zip(processes, shares, strict=True):
-            assert process.stdout.readline() == f"{len(share)}\n"
+            # With both pipes asked for above, neither is None.
+            pipes = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
+            processes.append((process, *pipes))
+            tell(pipes[0], json.dumps(given))
+        for _, _, said in processes:
+            assert said.readline() == "ready\n"
+        for _, told, _ in processes:
+            tell(told, "go")
+        for (process, _, said), share in zip(processes, shares, strict=True):
+            assert said.readline() == f"{len(share)}\n"
             assert process.wait(60) == 0
     finally:
-        for process in processes:
+        for process, told, said in processes:
             process.kill()
             process.wait()
-            process.stdin.close()
-            process.stdout.close()
+            told.close()
+            said.close()
 
 
 @pytest.mark.slow

@@ -3,74 +3,20 @@
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import Iterator
+import socket
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
 import pytest
-from celery import Celery
-from celery.bin.base import CLIContext
-from click.testing import CliRunner, Result
 
 from surrealdb_celery_backend.beat import ScheduleEntry, Schedules
-from surrealdb_celery_backend.cli import surrealdb
 from surrealdb_celery_backend.errors import InvalidSchedule, ScheduleExists, ScheduleNotFound
-from tests.engines import Database
+from tests.support.shell import ScheduleShell
 
-pytestmark = pytest.mark.integration
-
-
-class Shell:
-    """Runs commands of the schedule for one app."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self.app = Celery(f"shop-{uuid.uuid4()}", broker="memory://", set_as_current=False)
-        self.app.conf.update(database.settings, timezone="Europe/Berlin", result_backend="disabled://")
-        self.app.conf.surrealdb_timeout = 60  # however slow the machine
-
-        @self.app.task(name="shop.report", shared=False)
-        def report() -> None:
-            """Nothing: it is not run here."""
-
-    def __call__(self, *arguments: str, stdin: str | None = None) -> Result:
-        context = CLIContext(app=self.app, no_color=True, workdir=None)
-        return CliRunner().invoke(surrealdb, ["schedule", *arguments], obj=context, input=stdin)
-
-    def ok(self, *arguments: str, stdin: str | None = None) -> str:
-        result = self(*arguments, stdin=stdin)
-        assert result.exit_code == 0, result.output
-        return result.stdout
-
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self.ok(*arguments, "--json"))
-
-    def refused(self, *arguments: str, stdin: str | None = None) -> str:
-        result = self(*arguments, stdin=stdin)
-        assert result.exit_code in (1, 2), result.output
-        assert isinstance(result.exception, SystemExit), result.exception
-        return result.stderr
-
-    def records(self) -> list[dict[str, Any]]:
-        return self.database.query("SELECT * FROM schedule")[0]
+pytestmark = [pytest.mark.integration, pytest.mark.one_sdk]
 
 
-@pytest.fixture
-def shell(fresh_database: Database) -> Shell:
-    """A shell on a database of its own."""
-    return Shell(fresh_database)
-
-
-@pytest.fixture
-def schedules(shell: Shell) -> Iterator[Schedules]:
-    """The entries of the same app, for programs."""
-    with Schedules(shell.app) as schedules:
-        yield schedules
-
-
-def test_a_table_of_what_there_is(shell: Shell) -> None:
+def test_a_table_of_what_there_is(shell: ScheduleShell) -> None:
     """`list` prints a table with one line per entry, and its next runs in its own zone."""
     assert shell.ok("list") == "no schedule entries\n"
     shell.ok("add", "morning", "--task", "shop.report", "--crontab", "0 9 15 * *", "--timezone", "Asia/Tokyo")
@@ -87,7 +33,7 @@ def test_a_table_of_what_there_is(shell: Shell) -> None:
     assert shell.ok("list", "--broken") == "no schedule entries\n"
 
 
-def test_add_show_set_and_remove(shell: Shell) -> None:
+def test_add_show_set_and_remove(shell: ScheduleShell) -> None:
     """What is given is stored, shown, changed field by field, and removed."""
     shell.ok(
         "add", "full", "--task", "shop.report", "--every", "15", "--args", '[1, "two"]', "--kwargs", '{"none": null}',
@@ -119,7 +65,7 @@ def test_add_show_set_and_remove(shell: Shell) -> None:
     assert shell.records() == []
 
 
-def test_pause_resume_and_run(shell: Shell) -> None:
+def test_pause_resume_and_run(shell: ScheduleShell) -> None:
     """Several entries can be paused, resumed and asked to run at once; all must be there."""
     for name in ("a", "b"):
         shell.ok("add", name, "--task", "shop.report", "--every", "15")
@@ -157,7 +103,7 @@ def test_pause_resume_and_run(shell: Shell) -> None:
     ],
 )
 def test_mistakes_are_refused_before_anything_is_written(
-    shell: Shell, arguments: tuple[str, ...], sentence: str
+    shell: ScheduleShell, arguments: tuple[str, ...], sentence: str
 ) -> None:
     """A mistake is one clear sentence, and the table stays as it was."""
     shell.ok("add", "there", "--task", "shop.report", "--every", "15")
@@ -171,7 +117,7 @@ def test_mistakes_are_refused_before_anything_is_written(
     assert shell.records() == before
 
 
-def test_export_and_import_give_the_same_entries(shell: Shell, tmp_path: Path) -> None:
+def test_export_and_import_give_the_same_entries(shell: ScheduleShell, tmp_path: Path) -> None:
     """What `export` writes `import` adds again, also what SurrealDB has no form for."""
     shell.ok("add", "a", "--task", "shop.report", "--crontab", "0 9 * * mon-fri", "--kwargs", '{"none": null}')
     shell.ok("add", "b", "--task", "shop.report", "--every", "15", "--description", "ä ö ü")
@@ -187,7 +133,7 @@ def test_export_and_import_give_the_same_entries(shell: Shell, tmp_path: Path) -
     ]
 
 
-def test_an_import_is_whole_or_not_at_all(shell: Shell) -> None:
+def test_an_import_is_whole_or_not_at_all(shell: ScheduleShell) -> None:
     """If one entry of a file is wrong nothing of it is written; replacing keeps what beat counted."""
     shell.ok("add", "kept", "--task", "shop.report", "--every", "15")
     shell.database.query("UPDATE schedule SET total_run_count = 5")
@@ -206,7 +152,7 @@ def test_an_import_is_whole_or_not_at_all(shell: Shell) -> None:
     assert set(found) == {"kept", "new"}
 
 
-def test_broken_records_can_be_seen_and_mended(shell: Shell) -> None:
+def test_broken_records_can_be_seen_and_mended(shell: ScheduleShell) -> None:
     """A record that makes no entry is listed with the reason, shown, and mended with `set`."""
     shell.database.query("CREATE schedule:bad SET name = 'bad', task = 'shop.report', schedule = {hour: '25'}")
     assert "schedule.hour holds '25'" in shell.ok("list")
@@ -217,7 +163,7 @@ def test_broken_records_can_be_seen_and_mended(shell: Shell) -> None:
     assert shell.json("list", "--broken") == []
 
 
-def test_the_same_from_python(shell: Shell, schedules: Schedules) -> None:
+def test_the_same_from_python(shell: ScheduleShell, schedules: Schedules) -> None:
     """`Schedules` does all of it with types, and raises what names the mistake."""
     added = schedules.add(ScheduleEntry("e", "shop.report", {"timedelta": 15}, args=[1]))
     assert added.changed_at is not None
@@ -241,7 +187,7 @@ def test_the_same_from_python(shell: Shell, schedules: Schedules) -> None:
         schedules.get("e")
 
 
-def test_an_import_replaces_whole_fields(shell: Shell) -> None:
+def test_an_import_replaces_whole_fields(shell: ScheduleShell) -> None:
     """A replaced entry is what the file says: nothing of another schedule, of arguments or limits stays in it."""
     shell.ok(
         "add", "a", "--task", "shop.report", "--every", "10", "--kwargs", '{"a": 1, "b": 2}', "--queue", "q",
@@ -259,7 +205,7 @@ def test_an_import_replaces_whole_fields(shell: Shell) -> None:
     )
 
 
-def test_names_and_ids_may_differ(shell: Shell) -> None:
+def test_names_and_ids_may_differ(shell: ScheduleShell) -> None:
     """Entries made or renamed by hand are found by the names that `list` shows, and take no name from others."""
     shell.database.query(
         "CREATE schedule:5 SET task = 'shop.report', schedule = {timedelta: 5};"
@@ -276,7 +222,7 @@ def test_names_and_ids_may_differ(shell: Shell) -> None:
     assert {each["name"] for each in shell.json("list")} == {"a", "b", "c", "d"}
 
 
-def test_several_entries_are_changed_all_or_none(shell: Shell) -> None:
+def test_several_entries_are_changed_all_or_none(shell: ScheduleShell) -> None:
     """If one of several names cannot be removed, paused or resumed, none is."""
     shell.ok("add", "a", "--task", "shop.report", "--every", "5")
     shell.ok("add", "over", "--task", "shop.report", "--every", "5", "--max-runs", "1")
@@ -292,7 +238,7 @@ def test_several_entries_are_changed_all_or_none(shell: Shell) -> None:
     assert shell.records() == before
 
 
-def test_a_time_that_has_passed_is_refused_of_a_planned_entry(shell: Shell) -> None:
+def test_a_time_that_has_passed_is_refused_of_a_planned_entry(shell: ScheduleShell) -> None:
     """An entry that beat has planned cannot be set to a time that has passed either."""
     shell.ok("add", "a", "--task", "shop.report", "--every", "5")
     shell.database.query("UPDATE schedule SET next_run_at = time::now() + 1h, plan = 'of before'")
@@ -302,7 +248,7 @@ def test_a_time_that_has_passed_is_refused_of_a_planned_entry(shell: Shell) -> N
     assert "is too long" in shell.refused("set", "a", "--every", "99999999999d")
 
 
-def test_export_leaves_out_what_only_code_can_hold(shell: Shell) -> None:
+def test_export_leaves_out_what_only_code_can_hold(shell: ScheduleShell) -> None:
     """An import would make text of what stands for an object: such entries are named instead."""
     shell.database.query(
         "CREATE schedule:thing SET name = 'thing', task = 'shop.report', schedule = {timedelta: 5}, "
@@ -314,10 +260,145 @@ def test_export_leaves_out_what_only_code_can_hold(shell: Shell) -> None:
     assert "left out thing: only code can hold it" in result.stderr
 
 
-def test_options_of_a_broken_entry_are_kept(shell: Shell) -> None:
+def test_options_of_a_broken_entry_are_kept(shell: ScheduleShell) -> None:
     """`set --queue` on an entry that is broken adds to its options, and loses none."""
     shell.database.query(
         "CREATE schedule:bad SET name = 'bad', task = 'shop.report', schedule = {hour: '25'}, options = {priority: 3}"
     )
     shell.ok("set", "bad", "--every", "5", "--queue", "slow")
     assert shell.json("show", "bad")["options"] == {"priority": 3, "queue": "slow"}
+
+
+def test_who_changed_an_entry_and_when(shell: ScheduleShell, schedules: Schedules) -> None:
+    """Each change says who made it: who runs the command, the name a program gave, the user who wrote SurrealQL."""
+    shell.ok("add", "e", "--task", "shop.report", "--every", "5")
+    added = schedules.get("e")
+    assert added.changed_by is not None
+    assert added.changed_by.endswith(f"@{socket.gethostname()}")
+    with Schedules(shell.app, by="anna") as hers:
+        assert hers.pause("e").changed_by == "anna"
+        assert hers.run("e").changed_by == "anna"
+        hers.import_entries([ScheduleEntry("f", "shop.report", {"timedelta": 5})])
+        hers.import_entries([ScheduleEntry("e", "shop.report", {"timedelta": 5})], replace=True)
+    assert {entry.changed_by for entry in schedules.entries()} == {"anna"}
+    before = schedules.get("e").changed_at
+    shell.database.query("UPDATE schedule SET next_run_at = time::now()")  # as beat does: no change of the entry
+    assert (schedules.get("e").changed_by, schedules.get("e").changed_at) == ("anna", before)
+    shell.database.query("UPDATE schedule:e SET active = false")
+    by_hand = schedules.get("e")
+    assert by_hand.changed_by != "anna"
+    assert by_hand.changed_at is not None
+    assert before is not None
+    assert by_hand.changed_at > before
+    assert "edited_by" not in shell.records()[0]
+
+
+def test_times_of_a_row_are_of_one_zone(shell: ScheduleShell) -> None:
+    """The last and the next run of an entry are told in its zone, else in the app's."""
+    shell.ok("add", "tokyo", "--task", "shop.report", "--every", "1h", "--timezone", "Asia/Tokyo")
+    shell.ok("add", "app", "--task", "shop.report", "--every", "1h")
+    shell.database.query("UPDATE schedule SET last_run_at = d'2026-01-15T12:00:00Z', total_run_count = 1")
+    app, tokyo = shell.ok("list").splitlines()[1:]
+    assert "2026-01-15 21:00:00+09:00" in tokyo
+    assert tokyo.count("+09:00") == 2
+    assert "2026-01-15 13:00:00+01:00" in app  # Europe/Berlin
+    assert "UTC" not in app + tokyo
+    assert "2026-01-15T21:00:00+09:00" in shell.ok("show", "tokyo")
+
+
+def test_pausing_asks_for_no_more_than_pausing_needs(shell: ScheduleShell, schedules: Schedules) -> None:
+    """An entry whose task is unknown, or whose time has passed, can be paused; to resume it, it must be able to run."""
+    shell.database.query(
+        "CREATE schedule:renamed SET name = 'renamed', task = 'shop.before', schedule = {timedelta: 5}, source = 'code';"
+        "CREATE schedule:past SET name = 'past', task = 'shop.report', schedule = {clocked: d'2001-01-01T00:00:00Z'}"
+    )
+    assert "pause it" in shell.refused("remove", "renamed")
+    shell.ok("pause", "renamed", "past")
+    assert {record["active"] for record in shell.records()} == {False}
+    assert schedules.change("renamed", description="to be mended").description == "to be mended"
+    assert "task holds 'shop.before'" in shell.refused("resume", "renamed")
+    assert "its time has passed" in shell.refused("resume", "past")
+    shell.ok("set", "renamed", "--task", "shop.report")
+    shell.ok("resume", "renamed")
+
+
+def test_run_says_when_nobody_listens(shell: ScheduleShell, schedules: Schedules) -> None:
+    """Asked for a run, the command says whether a beat is there to do it."""
+    shell.ok("add", "e", "--task", "shop.report", "--every", "1h")
+    assert schedules.active_beat() is None
+    asked = shell("run", "e")
+    assert (asked.exit_code, asked.stdout.splitlines()[0]) == (0, "asked beat to run e")
+    assert "no beat is active" in asked.stderr
+    shell.database.query(
+        "CREATE schedule_lease:1 SET token = 1, holder = 'x', host = 'there', process = 7, until = time::now() + 1h"
+    )
+    beat = schedules.active_beat()
+    assert beat is not None
+    assert (beat.host, beat.process) == ("there", 7)
+    assert shell("run", "e").stderr == ""
+    shell.database.query("UPDATE schedule_lease SET until = time::now() - 1s")
+    assert schedules.active_beat() is None
+
+
+def test_export_says_what_it_leaves_out(shell: ScheduleShell) -> None:
+    """Entries that code puts there are left out and counted, and exported when they are asked for."""
+    shell.database.query(
+        "CREATE schedule:a SET name = 'a', task = 'shop.report', schedule = {timedelta: 5}, source = 'code';"
+        "CREATE schedule:b SET name = 'b', task = 'shop.report', schedule = {timedelta: 5}, source = 'code'"
+    )
+    result = shell("export")
+    assert json.loads(result.stdout) == []
+    assert "left out 2 that code puts there: --all exports these too" in result.stderr
+    everything = shell("export", "--all")
+    assert [each["name"] for each in json.loads(everything.stdout)] == ["a", "b"]
+    assert everything.stderr == ""
+
+
+def test_rules_and_durations_on_the_command_line(shell: ScheduleShell) -> None:
+    """A rule of RFC 5545 and an expiry with a unit can be given; the changes are somebody's."""
+    shell.ok(
+        "add", "e", "--task", "shop.report", "--rrule", "FREQ=MONTHLY;BYMONTHDAY=-1", "--expires", "5m", "--by", "anna"
+    )
+    shown = shell.json("show", "e")
+    assert shown["schedule"] == {"rrule": "FREQ=MONTHLY;BYMONTHDAY=-1"}
+    assert shown["options"] == {"expires": 300}
+    assert shown["changed_by"] == "anna"
+    assert "give parts such as FREQ=DAILY" in shell.refused("set", "e", "--rrule", "monthly")
+    assert "'-5' is no duration" in shell.refused("set", "e", "--expires", "-5")
+
+
+@pytest.mark.parametrize("option", ["--args", "--kwargs", "--options", "--schedule"])
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 100_000 + "]" * 100_000, "[1", "\x1b[31m"])
+def test_broken_json_is_one_sentence(shell: ScheduleShell, option: str, text: str) -> None:
+    """However deep or broken the JSON of an option or a file is, the command says so in one line."""
+    for arguments, stdin in (
+        (
+            ("add", "e", "--task", "shop.report", *(() if option == "--schedule" else ("--every", "5")), option, text),
+            None,
+        ),
+        (("import", "-"), text),
+    ):
+        message = shell.refused(*arguments, stdin=stdin)
+        assert "no JSON" in message or "nested" in message or "holds" in message
+        assert "Traceback" not in message
+        assert "\x1b" not in message
+        assert len(message) < 1000
+
+
+def test_stored_text_does_nothing_to_a_terminal(shell: ScheduleShell) -> None:
+    """Whatever names, descriptions and arguments hold, no command prints a control character of it."""
+    evil = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e"
+    shell.database.query(
+        "CREATE schedule:x SET name = $evil, task = $evil, schedule = {timedelta: 5}, description = $evil, args = [$evil];"
+        "CREATE schedule:y SET name = 'y', task = 'shop.report', schedule = {hour: $evil};"
+        "CREATE schedule:z SET name = 'z', task = 'shop.report', schedule = {timedelta: 5}, source = $evil, broken = $evil",
+        {"evil": evil},
+    )
+    for arguments in (
+        ("list",), ("list", "--json"), ("show", evil), ("show", evil, "--json"), ("show", "y"), ("show", "z"),
+        ("pause", evil), ("resume", evil), ("run", evil), ("run", "y"), ("export",), ("set", evil, "--timezone", evil),
+        ("show", evil + "?"), ("remove", evil), ("add", evil, "--task", evil, "--every", "5"),
+    ):  # fmt: skip
+        result = shell(*arguments)
+        assert result.exit_code in (0, 1, 2), result.output
+        assert not any(each in result.output for each in evil if not each.isprintable()), (arguments, result.output)

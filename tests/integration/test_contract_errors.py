@@ -9,7 +9,6 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,15 +17,14 @@ from celery.exceptions import BackendGetMetaError, ImproperlyConfigured
 from kombu.exceptions import EncodeError
 
 from surrealdb_celery_backend import SurrealDBBackend, errors
-from surrealdb_celery_backend.connection import Connection
+from surrealdb_celery_backend.client.connection import Connection
 from tests.engines import Database
-
-from . import contract_apps, tasks_worker
-from .contract_apps import request
+from tests.support.apps import contract_apps, tasks_worker
+from tests.support.apps.contract_apps import request
+from tests.support.paths import CHECKOUT
 
 pytestmark = pytest.mark.integration
 
-CHECKOUT = Path(__file__).parents[2]
 #: A password that would be found in any output, also percent-encoded in part.
 SECRET = "s3cr3t-Z/9@:?#%"
 #: Errors show at once, without retries, and none because the machine is slow.
@@ -80,7 +78,7 @@ def test_nobody_listens(app_with: Callable[..., Celery], nothing_leaks: Callable
         app.AsyncResult("a").state  # noqa: B018 - asks the server
     nothing_leaks(raised.value)
     cause = raised.value.__cause__ or raised.value.__context__
-    assert isinstance(cause, errors.ConnectionFailed)
+    assert isinstance(cause, errors.ServerUnavailable)
     assert "surrealdb_url" in str(cause)
     nothing_leaks(app.backend)
     nothing_leaks(app.backend.connection)
@@ -92,7 +90,7 @@ def test_wrong_password(app_with: Callable[..., Celery], nothing_leaks: Callable
     """A refused sign-in names the user and the settings, at once and without retries, over WebSocket and HTTP."""
     url = app_with().backend.settings.endpoint.replace("ws://", f"{scheme}://")
     app = app_with(surrealdb_url=url, surrealdb_password=SECRET, result_backend_max_retries=20)
-    with pytest.raises(errors.SignInRefused) as raised:
+    with pytest.raises(errors.AuthenticationFailed) as raised:
         app.backend.store_result("a", 1, states.SUCCESS)
     message = nothing_leaks(raised.value)
     assert "surrealdb_username 'root'" in message
@@ -108,7 +106,7 @@ def test_missing_namespace_or_database(app_with: Callable[..., Celery], missing:
     said = rf"surrealdb_{missing} 'no-such-{missing}'.*surrealdb_define_schema"
     try:
         app.backend.store_result("a", 1, states.SUCCESS)
-    except errors.DatabaseMissing as exc:
+    except errors.DatabaseNotFound as exc:
         assert re.search(said, str(exc))  # noqa: PT017 - some engines make a database for whom may
     else:
         assert app.AsyncResult("a").result == 1
@@ -242,7 +240,7 @@ def test_settings_from_the_environment(fresh_database: Database, monkeypatch: py
 
 def test_django_style_settings(fresh_database: Database) -> None:
     """Settings are read from an object with a namespace, as Django projects have them."""
-    holder = type("settings", (), {f"CELERY_{k.upper()}": v for k, v in fresh_database.settings.items()})
+    holder: Any = type("settings", (), {f"CELERY_{k.upper()}": v for k, v in fresh_database.settings.items()})
     holder.CELERY_RESULT_BACKEND = contract_apps.BACKEND
     app = Celery("django", set_as_current=False)
     app.config_from_object(holder, namespace="CELERY")
@@ -350,7 +348,7 @@ def test_user_who_may_only_read(app_with: Callable[..., Celery], fresh_database:
     fresh_database.query("DEFINE USER viewer ON DATABASE PASSWORD 'x' ROLES VIEWER")
     app = app_with(surrealdb_username="viewer", surrealdb_password="x", surrealdb_auth_level="database")
     assert app.AsyncResult("a").get(timeout=10) == 5
-    with pytest.raises(errors.NotPermitted, match="may not write"):
+    with pytest.raises(errors.PermissionDenied, match="may not create and update records"):
         app.backend.store_result("b", 1, states.SUCCESS)
 
 

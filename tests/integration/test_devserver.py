@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import os
 import queue
 import re
 import signal
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 import requests
 from surrealdb import RecordID, Surreal
+from surrealdb.data.cbor import decode, encode
 
 from tests.engines import installed
 
@@ -37,7 +39,7 @@ pytestmark = [
 MODULE = [sys.executable, "-m", "surrealdb_celery_backend.devserver"]
 
 #: How long the command may take to start or to end, in seconds.
-PATIENCE = 90
+MAX_WAIT = 90
 
 
 class Command:
@@ -65,7 +67,7 @@ class Command:
     def ready(self) -> str:
         """Wait for the ready line and return its URL."""
         while True:
-            line = self._unread.get(timeout=PATIENCE)
+            line = self._unread.get(timeout=MAX_WAIT)
             assert line is not None, self.popen.communicate()
             self.lines.append(line)
             if line.startswith("ready: "):
@@ -73,7 +75,7 @@ class Command:
 
     def ends(self) -> int:
         """Wait until it ended and return its status."""
-        return self.popen.wait(PATIENCE)
+        return self.popen.wait(MAX_WAIT)
 
     def close(self) -> None:
         """End it, whatever it does, and free what it held."""
@@ -98,7 +100,7 @@ def command(*arguments: str) -> Iterator[Command]:
 
 def refusal(*arguments: str) -> str:
     """What the command says when it does not start; it must be one sentence and no traceback."""
-    ended = subprocess.run([*MODULE, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    ended = subprocess.run([*MODULE, *arguments], capture_output=True, text=True, timeout=MAX_WAIT, check=False)
     assert ended.returncode == 1, ended
     assert ended.stdout == ""
     assert ended.stderr.count("\n") == 1
@@ -260,10 +262,10 @@ def test_serves_inside_a_program(tmp_path: Path) -> None:
                     text = "DEFINE TABLE IF NOT EXISTS thing; CREATE $record; SELECT VALUE id FROM thing"
                     reply = connection.query_raw(text, {"record": RecordID("thing", number)})
                     assert len(reply["result"][2]["result"]) == number + 1
-                told = requests.get(f"{server.http_url}/version", timeout=PATIENCE).text
+                told = requests.get(f"{server.http_url}/version", timeout=MAX_WAIT).text
                 assert told == f"surrealdb-{server.version}"
             with pytest.raises(OSError, match=r"refused"):
-                socket.create_connection(("127.0.0.1", port), timeout=PATIENCE).close()
+                socket.create_connection(("127.0.0.1", port), timeout=MAX_WAIT).close()
 
 
 def test_reports_a_failed_start_to_the_program() -> None:
@@ -282,7 +284,7 @@ def test_listens_on_ipv6_loopback() -> None:
     if not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists() or not Path("/proc/net/if_inet6").read_text():
         pytest.skip("this machine has no IPv6")
     with DevServer(host="::1", port=0) as server:
-        assert requests.get(f"{server.http_url}/health", timeout=PATIENCE).status_code == 200
+        assert requests.get(f"{server.http_url}/health", timeout=MAX_WAIT).status_code == 200
 
 
 def test_speaks_cbor_only() -> None:
@@ -298,7 +300,96 @@ def test_speaks_cbor_only() -> None:
         with connect(server.url, subprotocols=["cbor"]) as socket_:  # type: ignore[list-item]
             socket_.send("{}")
             with pytest.raises(ConnectionClosed, match="send CBOR"):
-                socket_.recv(timeout=PATIENCE)
+                socket_.recv(timeout=MAX_WAIT)
+
+
+@pytest.mark.parametrize(
+    ("headers", "answered"),
+    [
+        ({}, True),
+        ({"Origin": "http://evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": "http://localhost:3000"}, False),
+        ({"Origin": "http://localhost.evil.example"}, False),
+        ({"Origin": "http://allowed.example"}, True),
+        ({"Origin": "SAME"}, True),
+        ({"Host": "evil.example"}, False),
+        ({"Host": "127.0.0.1.evil.example:8000"}, False),
+        ({"Host": "[::1"}, False),
+        ({"Host": "localhost"}, True),
+        ({"Host": "[::1]:8000"}, True),
+    ],
+)
+def test_pages_of_other_origins_are_refused(headers: dict[str, str], answered: bool) -> None:
+    """A web page, whatever name it made point here, cannot sign in: not by POST, not over a WebSocket."""
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    body = encode({"id": 1, "method": "signin", "params": [{"user": "root", "pass": "root"}]})
+    with DevServer(port=0, allow_origins=["http://allowed.example"]) as server:
+        sent = {name: server.http_url if value == "SAME" else value for name, value in headers.items()}
+        reply = requests.post(f"{server.http_url}/rpc", data=body, headers=sent, timeout=MAX_WAIT)
+        assert (reply.status_code == 200) is answered
+        if answered:
+            assert "result" in decode(reply.content)
+        else:
+            assert reply.status_code == 403
+            assert requests.get(f"{server.http_url}/version", headers=sent, timeout=MAX_WAIT).status_code == 403
+        if "Host" in sent:
+            return
+        refused = contextlib.nullcontext() if answered else pytest.raises(InvalidStatus, match="403")
+        with refused, connect(server.url, subprotocols=["cbor"], additional_headers=sent):  # type: ignore[list-item]
+            pass
+
+
+def test_the_command_allows_an_origin() -> None:
+    """--allow-origin lets pages of that origin in, and no others."""
+    with command("--port", "0", "--allow-origin", "http://allowed.example/") as running:
+        address = "http" + running.ready().removeprefix("ws").removesuffix("/rpc")
+        for origin, status in (("http://allowed.example", 200), ("http://other.example", 403)):
+            assert (
+                requests.get(f"{address}/version", headers={"Origin": origin}, timeout=MAX_WAIT).status_code == status
+            )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_data_is_its_owners_alone(tmp_path: Path) -> None:
+    """Nobody else may read the stored results, in whichever way the server was started."""
+    before = os.umask(0o022)
+    try:
+        with DevServer(port=0, path=tmp_path / "in-program" / "data"):
+            pass
+        with command("--port", "0", "--path", str(tmp_path / "command" / "data")) as running:
+            running.ready()
+        (tmp_path / "given").mkdir()
+        with command("--port", "0", "--path", str(tmp_path / "given")) as running:
+            running.ready()
+    finally:
+        os.umask(before)
+    for made in ("in-program/data", "command/data"):
+        assert (tmp_path / made).stat().st_mode & 0o077 == 0
+    for made in ("command/data", "given"):
+        files = [file for file in (tmp_path / made).rglob("*") if file.is_file()]
+        assert files
+        assert [file for file in files if file.stat().st_mode & 0o077] == []
+
+
+def test_the_ready_file_follows_no_link(tmp_path: Path) -> None:
+    """A link that somebody put in the ready file's place is replaced, and its target stays as it is."""
+    other = tmp_path / "other"
+    other.write_text("kept")
+    file = tmp_path / "ready.json"
+    file.symlink_to(other)
+    with command("--port", "0", "--ready-file", str(file)) as running:
+        (tmp_path / f"ready.json.{running.popen.pid}").symlink_to(other)
+        running.ready()
+        assert json.loads(file.read_text())["pid"] == running.popen.pid
+    assert not file.is_symlink()
+    assert other.read_text() == "kept"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file() and not path.is_symlink()) == [
+        "other",
+        "ready.json",
+    ]
 
 
 def test_names_in_headers_are_ascii() -> None:
@@ -306,7 +397,7 @@ def test_names_in_headers_are_ascii() -> None:
     with DevServer(port=0) as server:
         for header in ("Surreal-NS", "Surreal-DB"):
             refused = requests.post(
-                f"{server.http_url}/rpc", data=b"", headers={header: b"n\xc3\xa4m"}, timeout=PATIENCE
+                f"{server.http_url}/rpc", data=b"", headers={header: b"n\xc3\xa4m"}, timeout=MAX_WAIT
             )
             assert (refused.status_code, "have to be ASCII" in refused.text) == (400, True)
 
@@ -330,8 +421,6 @@ def test_sessions_of_a_client_are_its_own() -> None:
 
 def test_reset_gives_everything_back() -> None:
     """After `reset` a connection is as new: anonymous, without database and variables; the server goes on."""
-    from surrealdb.data.cbor import decode, encode
-
     with DevServer(port=0) as server, signed_in(server.url) as connection:
         connection.let("name", 1)
         connection.socket.send(encode({"id": "1", "method": "reset", "params": []}))
@@ -345,7 +434,7 @@ def test_reset_gives_everything_back() -> None:
 
 def test_ends_when_the_process_does() -> None:
     """A program that forgets to stop its server ends all the same, with status 0."""
-    ended = subprocess.run([sys.executable, "-c", FORGETS_ITS_SERVER], timeout=PATIENCE, check=False)
+    ended = subprocess.run([sys.executable, "-c", FORGETS_ITS_SERVER], timeout=MAX_WAIT, check=False)
     assert ended.returncode == 0
 
 

@@ -14,15 +14,14 @@ from celery import Celery
 from celery.app.task import Context
 
 from tests.engines import Database
+from tests.support.paths import CHECKOUT
 
-ROOT = Path(__file__).resolve().parents[2]
-
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.one_sdk]
 
 
 def blocks(page: str, language: str) -> list[str]:
     """Every block of a language on a page."""
-    text = (ROOT / page).read_text(encoding="utf-8")
+    text = (CHECKOUT / page).read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -183,12 +182,12 @@ def test_schema_in_the_documentation_is_the_one_that_is_made(app: Celery, fresh_
 
 def test_settings_in_the_documentation_are_those_there_are() -> None:
     """The table of settings names every `surrealdb_…` setting, with its default, and no other."""
-    from surrealdb_celery_backend import settings
+    from surrealdb_celery_backend.settings.declared import names
 
-    page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    page = (CHECKOUT / "docs/configuration.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`surrealdb_.*)$", page, flags=re.MULTILINE)
     told = {name for row in rows for name in re.findall(r"`surrealdb_(\w+)`", row.split(" | ")[0])}
-    assert told == set(settings._SETTINGS)
+    assert told == set(names())
 
 
 def test_relative_links_lead_somewhere() -> None:
@@ -197,9 +196,13 @@ def test_relative_links_lead_somewhere() -> None:
 
     # Beside the tests, or installed from a wheel.
     package = Path(surrealdb_celery_backend.__file__).parent
-    for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples/README.md"]:
+    for page in [
+        *CHECKOUT.glob("*.md"),
+        *sorted((CHECKOUT / "docs").rglob("*.md")),
+        *sorted((CHECKOUT / "examples").glob("**/README.md")),
+    ]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             path = (page.parent / target).resolve()
-            if path.is_relative_to(ROOT / package.name):
-                path = package / path.relative_to(ROOT / package.name)
+            if path.is_relative_to(CHECKOUT / package.name):
+                path = package / path.relative_to(CHECKOUT / package.name)
             assert path.exists(), f"{page.name} links to {target}"

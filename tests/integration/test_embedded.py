@@ -15,18 +15,17 @@ import pytest
 from celery import Celery, chord, group, states
 from celery.contrib.testing.worker import start_worker
 
-from surrealdb_celery_backend.connection import close_engines
+from surrealdb_celery_backend.client.embedded import close_engines
 from surrealdb_celery_backend.errors import SettingsError
 from tests.engines.installed import sdk_directory, sdk_of_this_environment
-
-from . import contract_apps
+from tests.support.apps import contract_apps
+from tests.support.paths import CHECKOUT
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(sdk_of_this_environment() is None, reason="this environment's SDK has no embedded engine"),
 ]
 
-CHECKOUT = Path(__file__).parents[2]
 #: How long anything may take, in seconds: a limit for a hang, not a wait.
 TIMEOUT = 90
 
@@ -68,6 +67,21 @@ def test_worker_in_threads_and_client_beside_it(url: str, app_on: Callable[[str]
             tasks["contract.fail"].delay().get(timeout=TIMEOUT)
         assert group(add.s(n, n) for n in range(10)).apply_async().get(timeout=TIMEOUT) == [2 * n for n in range(10)]
         assert chord([add.s(n, n) for n in range(70)], total.s()).apply_async().get(timeout=TIMEOUT) == 4830
+
+
+def test_native_values(url: str) -> None:
+    """Values are native where nothing is None, which one line of the SDK does not tell from nothing."""
+    app = contract_apps.app_on(contract_apps.BACKEND, surrealdb_url=url, surrealdb_result_format="native")
+    try:
+        values = {"native": {"total": 5, "lines": [{}, "x", 1.5]}, "encoded": {"note": None, "lines": [None]}}
+        for name, value in values.items():
+            app.backend.store_result(name, value, states.SUCCESS)
+            assert app.AsyncResult(name).get(timeout=TIMEOUT) == value
+        found = app.backend.connection.run("SELECT VALUE [task_id, encoding, result.total] FROM task")
+        assert [row[0] for row in found if row[1].startswith("native")] == ["native"]
+        assert [row[2] for row in found if row[0] == "native"] == [5]
+    finally:
+        contract_apps.close(app)
 
 
 def test_engine_is_shared(url: str, app_on: Callable[[str], Celery]) -> None:
@@ -118,7 +132,7 @@ def test_second_process_is_told_what_to_do(tmp_path: Path, app_on: Callable[[str
     url = f"surrealkv://{tmp_path}/data"
     app_on(url).backend.store_result("a", 1, states.SUCCESS)
     program = textwrap.dedent(f"""
-        from tests.integration import contract_apps
+        from tests.support.apps import contract_apps
         from surrealdb_celery_backend.errors import EngineInUse
         app = contract_apps.app_on(contract_apps.BACKEND, surrealdb_url={url!r})
         try:
@@ -146,7 +160,7 @@ def test_forked_child_is_told_what_to_do(url: str) -> None:
     # In a process of its own: what else this one has open is not the child's business.
     program = textwrap.dedent(f"""
         import os
-        from tests.integration import contract_apps
+        from tests.support.apps import contract_apps
         from surrealdb_celery_backend.errors import EngineInUse
         backend = contract_apps.app_on(contract_apps.BACKEND, surrealdb_url={url!r}).backend
         backend.store_result("a", 1, "SUCCESS")
@@ -175,7 +189,7 @@ def test_forked_child_has_a_memory_of_its_own() -> None:
     """Where the parent has not opened mem://, a forked child opens its own, as docs/configuration.md warns."""
     program = textwrap.dedent("""
         import os
-        from tests.integration import contract_apps
+        from tests.support.apps import contract_apps
         backend = contract_apps.app_on(contract_apps.BACKEND, surrealdb_url="mem://").backend
         child = os.fork()
         if child == 0:
@@ -195,7 +209,7 @@ def test_process_of_a_pool_has_no_memory_of_its_own() -> None:
     program = textwrap.dedent("""
         import billiard
         from celery import signals
-        from tests.integration import contract_apps
+        from tests.support.apps import contract_apps
 
         def child():
             signals.worker_process_init.send(sender=None)  # as Celery does there

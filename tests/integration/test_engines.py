@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tests.engines import Database, RunningEngine, installed
 pytestmark = pytest.mark.integration
 
 #: How long a state may take to be reached before the test fails, in seconds.
-PATIENCE = 60
+MAX_WAIT = 60
 
 #: How long a run of pytest inside a test may take before it counts as hanging, in seconds.
 RUN_PATIENCE = 300
@@ -50,8 +51,8 @@ def test_says_its_version(engine: RunningEngine, fresh_database: Database) -> No
     """An engine answers with the version that the matrix says it is, over RPC and over HTTP."""
     with fresh_database.connect() as connection:
         assert str(connection.version()).endswith(engine.version)
-    assert requests.get(f"{engine.http_url}/version", timeout=PATIENCE).text.endswith(engine.version)
-    assert requests.get(f"{engine.http_url}/health", timeout=PATIENCE).status_code == 200
+    assert requests.get(f"{engine.http_url}/version", timeout=MAX_WAIT).text.endswith(engine.version)
+    assert requests.get(f"{engine.http_url}/health", timeout=MAX_WAIT).status_code == 200
 
 
 def test_refuses_a_wrong_password(engine: RunningEngine) -> None:
@@ -172,7 +173,7 @@ def test_answers_over_http(engine: RunningEngine, fresh_database: Database) -> N
         connection.signin({"username": "root", "password": "root"})
         connection.use(fresh_database.namespace, fresh_database.database)
         assert statements(connection.query_raw("SELECT VALUE id FROM thing", {})) == [[RecordID("thing", 1)]]
-    refused = requests.post(f"{engine.http_url}/rpc", data=b"\xa0", auth=("root", "wrong"), timeout=PATIENCE)
+    refused = requests.post(f"{engine.http_url}/rpc", data=b"\xa0", auth=("root", "wrong"), timeout=MAX_WAIT)
     assert refused.status_code == 401
 
 
@@ -193,8 +194,12 @@ def test_one_connection_multiplexes(engine: RunningEngine, fresh_database: Datab
         texts = ["SLEEP 8s", *["RETURN $n"] * 50]
         asked = [asyncio.create_task(connection.query_raw(text, {"n": n})) for n, text in enumerate(texts)]
         answered: list[int] = []
+
+        def note(n: int, _: asyncio.Task[Any]) -> None:
+            answered.append(n)
+
         for n, task in enumerate(asked):
-            task.add_done_callback(lambda _, n=n: answered.append(n))
+            task.add_done_callback(partial(note, n))
         slow, *replies = await asyncio.gather(*asked)
         # By the order of the answers: this process may stand still for a while, and then find all of them.
         assert answered[-1] == 0
@@ -223,7 +228,7 @@ def test_live_queries_notify_their_connection(live_engine: RunningEngine, fresh_
         listener.start()
         # The first is for nobody; the connection that writes must not be sent the second.
         statements(writer.query_raw("CREATE thing:1 SET to = 'you'; CREATE thing:2 SET to = 'me'", {}))
-        assert notified.wait(PATIENCE)
+        assert notified.wait(MAX_WAIT)
         listener.join()
         assert "thing" in str(received)
         assert "me" in str(received)
@@ -240,7 +245,7 @@ def test_live_queries_end_with_their_connection(live_engine: RunningEngine, fres
             statements(subscriber.query_raw("LIVE SELECT * FROM thing", {}))
             assert len(statements(watcher.query_raw(text, {}))[0]["lives"]) == 1
         # The server learns of the close by itself; how soon is not promised, so it is asked until it knows.
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + MAX_WAIT
         while time.monotonic() < deadline:
             if not statements(watcher.query_raw(text, {}))[0]["lives"]:
                 return
@@ -304,7 +309,7 @@ def test_pause(own_engine: RunningEngine) -> None:
         asking.join(0.5)
         assert asking.is_alive()
         own_engine.resume()
-        asking.join(PATIENCE)
+        asking.join(MAX_WAIT)
         assert statements(answer[0]) == [1]
 
 
@@ -321,7 +326,7 @@ def test_stops_with_open_connections(own_engine: RunningEngine) -> None:
         asking.start()
         pid = own_engine.pid
         own_engine.stop()  # raises if the status is not 0
-        asking.join(PATIENCE)
+        asking.join(MAX_WAIT)
         assert not asking.is_alive()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -404,4 +409,4 @@ def test_serves_one_for_people(engine: RunningEngine) -> None:
         with Surreal(url) as connection:
             connection.signin({"username": "root", "password": "root"})
         serving.send_signal(signal.SIGINT)
-        assert serving.wait(PATIENCE) == 0
+        assert serving.wait(MAX_WAIT) == 0

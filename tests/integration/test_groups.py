@@ -13,10 +13,9 @@ from celery.exceptions import TimeoutError as ResultTimeout
 from celery.result import GroupResult, ResultSet
 
 from tests.engines import Database
-
-from . import contract_apps
-from .contract_apps import described, group_seen, outcome
-from .tasks_contract import failure
+from tests.support.apps import contract_apps
+from tests.support.apps.contract_apps import described, group_seen, outcome
+from tests.support.apps.tasks_contract import failure
 
 pytestmark = [
     pytest.mark.integration,

@@ -10,8 +10,7 @@ import pytest
 from celery import Celery, states
 
 from tests.engines import Database, RunningEngine
-
-from . import contract_apps
+from tests.support.apps import contract_apps
 
 pytestmark = pytest.mark.integration
 

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 
 from surrealdb_celery_backend.errors import UnstorableValue
 from tests.engines import Database, RunningEngine
-
-from . import contract_apps
-from .contract_apps import described, outcome, request, seen
-from .tasks_contract import Refused
+from tests.support.apps import contract_apps
+from tests.support.apps.contract_apps import described, outcome, request, seen
+from tests.support.apps.tasks_contract import Refused
 
 pytestmark = [
     pytest.mark.integration,
@@ -63,7 +62,7 @@ VALUES: dict[str, Any] = {
     "keys of other types": {1: "a", None: "b"},
     "keys with NUL": {"a\x00b": 1},
     "datetime": dt.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=dt.timezone.utc),
-    "naive datetime": dt.datetime(2026, 1, 2, 3, 4, 5, 678901),  # noqa: DTZ001 - as users have them
+    "naive datetime": dt.datetime(2026, 1, 2, 3, 4, 5, 678901),
     "date": dt.date(2026, 1, 2),
     "timedelta": dt.timedelta(days=1, microseconds=1),
     "Decimal": decimal.Decimal("1.10"),

@@ -16,15 +16,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from celery import Celery, chain, chord, group, states
+from celery.backends.base import Backend
 from celery.exceptions import ChordError
 from celery.result import AsyncResult, GroupResult
 
 from tests.engines import RunningEngine
-from tests.states import until as until_in_time
-
-from . import contract_apps, tasks_worker
-from .contract_apps import described, group_seen, outcome, seen, since_celery_5_7
-from .tasks_contract import FAILURES, Outer, Refused
+from tests.support.apps import contract_apps, tasks_worker
+from tests.support.apps.contract_apps import described, group_seen, outcome, seen, since_celery_5_7
+from tests.support.apps.tasks_contract import FAILURES, Outer, Refused
+from tests.support.paths import CHECKOUT
+from tests.support.states import until as until_in_time
 
 pytestmark = [
     pytest.mark.integration,
@@ -37,7 +38,6 @@ pytestmark = [
 #: How long a task may take, in seconds: a limit for a hang, not a wait.
 TIMEOUT = 90
 until = partial(until_in_time, patience=TIMEOUT)
-CHECKOUT = Path(__file__).parents[2]
 
 
 @contextlib.contextmanager
@@ -432,18 +432,36 @@ def without_ids(value: Any) -> Any:
     return described(value)
 
 
+#: A task of these follows a body that fails. A get() that looks at what came before while that happens raises the
+#: header's own exception, or the body's ChordError where it has looked at the header already: on both backends.
+FOLLOWED = {"failing header before the end of a chain", "failing header, body a chain"}
+#: Whether Celery fails what would have followed a body that fails (since 5.7): else it never ends.
+CHAINS_FAIL = hasattr(Backend, "_fail_chain")
+#: What Celery's own Redis backend calls the body with before 5.7, where it takes the size of a group at the end of a
+#: chain for the whole header's, is not what the header returned.
+TOO_EARLY = {"header ending in a group": [[3, 4]], "two chains ending in groups": [[3, 4], [5, 6]]}
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_chords(same: Any, name: str) -> None:
+def test_chords(same: Any, app: Celery, name: str) -> None:
     """A chord of any shape gives the value, or fails with the exception, that it does on Redis."""
 
     def run(app: Celery) -> Any:
         result = canvases(app)[name]().apply_async()
+        stored = None
+        if name in FOLLOWED and CHAINS_FAIL:
+            last = app.AsyncResult(result.id)
+            until(last.ready, "the last task has ended")
+            stored = without_ids(last.result)
         try:
-            return without_ids(result.get(timeout=TIMEOUT))
+            return stored, without_ids(result.get(timeout=TIMEOUT))
         except Exception as exc:
-            return without_ids(exc)
+            return stored, without_ids(exc)
 
-    same(run)
+    if name in TOO_EARLY:
+        assert canvases(app)[name]().apply_async().get(timeout=TIMEOUT) == TOO_EARLY[name]
+    else:
+        same(run)
 
 
 def test_results_come_in_header_order(app: Celery) -> None:

@@ -87,7 +87,8 @@ def test_its_schedule_becomes_an_entry() -> None:
         def run(self) -> None:
             """Nothing."""
 
-    entries, mistakes = code_entries(app_of_test())
+    code = code_entries(app_of_test())
+    entries, mistakes = code.entries, code.mistakes
     assert mistakes == {}
     assert set(entries) == {"unit.nightly"}
     nightly = entries["unit.nightly"]
@@ -112,10 +113,15 @@ def test_retries_follow_the_settings(
     """A failing task is retried as often, and after as long, as the settings or its class say."""
     runs = []
     name = f"unit.failing-{uuid.uuid4()}"
+
+    def fail(self: SyncTask) -> None:
+        runs.append(1)
+        1 / 0  # noqa: B018 - it raises
+
     Failing = type(  # noqa: N806 - a class
         "Failing",
         (SyncTask,),
-        {"name": name, "run": lambda self: runs.append(1) or 1 / 0, "__module__": __name__, **attributes},
+        {"name": name, "run": fail, "__module__": __name__, **attributes},
     )
     app = app_of_test(**settings)
     task = app.tasks[name]

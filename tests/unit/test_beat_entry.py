@@ -13,7 +13,7 @@ from celery.schedules import crontab, schedule
 from kombu.utils import json
 
 from surrealdb_celery_backend.beat import ScheduleEntry
-from surrealdb_celery_backend.beat.entry import firing_id, stored
+from surrealdb_celery_backend.beat.records import entry_of, fields_of, firing_id
 from surrealdb_celery_backend.errors import InvalidSchedule
 
 pytestmark = pytest.mark.unit
@@ -43,6 +43,15 @@ def entry(**fields: Any) -> ScheduleEntry:
         ({"options": {"priority": "high"}}, "options.priority holds 'high': give a whole number"),
         ({"options": {"queue": 7}}, "options.queue holds 7: give text"),
         ({"options": {"expires": -1}}, "options.expires holds -1: give seconds above 0"),
+        ({"options": {"expires": timedelta(0)}}, "options.expires holds datetime.timedelta(0): give seconds above 0"),
+        ({"options": {"expires": [5]}}, "options.expires holds [5]: give seconds above 0 or a time"),
+        ({"options": {"countdown": "5"}}, "options.countdown holds '5': give seconds above 0"),
+        ({"options": {"time_limit": True}}, "options.time_limit holds True: give seconds above 0"),
+        ({"options": {"priority": True}}, "options.priority holds True: give a whole number"),
+        ({"options": {"retry": "no"}}, "options.retry holds 'no': give true or false"),
+        ({"options": {"headers": "x"}}, "options.headers holds 'x': give an object"),
+        ({"options": {5: 6}}, "options has the field 5: give names as text"),
+        ({"name": "half \ud800"}, "name holds 'half \\ud800': give text"),
         ({"options": {"expires": "soon"}}, "options.expires holds 'soon': give a time"),
         ({"timezone": "Mars/Olympus"}, "timezone holds 'Mars/Olympus', which is no IANA zone"),
         ({"active": "yes"}, "active holds 'yes': give true or false"),
@@ -51,6 +60,10 @@ def entry(**fields: Any) -> ScheduleEntry:
         ({"start_time": "2026-02-01", "expires_at": "2026-01-01"}, "which is not after start_time"),
         ({"max_runs": 0}, "max_runs holds 0: give a whole number above 0"),
         ({"max_runs": True}, "max_runs holds True"),
+        ({"jitter": 0}, "jitter holds 0: give a number of seconds above 0"),
+        ({"jitter": "2d"}, "jitter holds '2d': give 1d at most"),
+        ({"run_at_once": "yes"}, "run_at_once holds 'yes': give true or false"),
+        ({"no_overlap": None}, "no_overlap holds None: give true or false"),
         ({"description": 5}, "description holds 5: give text"),
         ({"expires_at": "9999-12-31T23:59:59-05:00"}, "expires_at holds '9999-12-31T23:59:59-05:00': give a time of"),
         ({"total_run_count": "x"}, "total_run_count holds 'x': give a whole number, 0 or above"),
@@ -105,6 +118,9 @@ def test_options_of_a_project_are_let_through() -> None:
             "start_time": datetime(2026, 1, 1, tzinfo=UTC),
             "expires_at": datetime(2027, 1, 1, tzinfo=UTC),
             "max_runs": 5,
+            "jitter": 1.5,
+            "run_at_once": True,
+            "no_overlap": True,
             "description": "what it is for",
             "active": False,
         },
@@ -113,8 +129,8 @@ def test_options_of_a_project_are_let_through() -> None:
 def test_a_record_gives_back_the_entry(fields: dict[str, Any]) -> None:
     """An entry read from its record, and from its exported JSON, equals the one that was stored."""
     original = entry(**fields)
-    record = {**original.definition(), "id": "schedule:e", "revision": "x", "plan": "y"}
-    assert ScheduleEntry.from_record(record) == entry_with_lists(original)
+    record = {**fields_of(original), "id": "schedule:e", "revision": "x", "plan": "y"}
+    assert entry_of(record, UTC) == entry_with_lists(original)
     exported = json.loads(json.dumps(original.as_data(with_state=False)))
     assert ScheduleEntry.from_data(exported) == entry_with_lists(original)
 
@@ -124,18 +140,41 @@ def entry_with_lists(original: ScheduleEntry) -> ScheduleEntry:
     return original.changed(args=list(original.args))
 
 
-def test_plain_data_stays_readable() -> None:
-    """What SurrealDB can hold is stored as it is; what it would change is stored as JSON text."""
-    assert stored({"a": [1, 2.5, "x", True]}) == {"a": [1, 2.5, "x", True]}
-    assert stored({"a": None}) == '{"a": null}'
-    assert stored([2**64]) == "[18446744073709551616]"
-    assert stored([object]).startswith("code: [<class")
-
-
-def test_a_time_without_an_offset_is_read_in_the_zone_of_the_entry() -> None:
-    """start_time and expires_at of an entry with a zone are wall times of that zone."""
-    made = entry(timezone="Asia/Tokyo", start_time="2026-01-01T09:00:00")
-    assert made.start_time == datetime(2026, 1, 1, 0, tzinfo=UTC)
+def test_a_time_without_an_offset_is_a_wall_time() -> None:
+    """Times without an offset are of the entry's zone, else of the app's, and stay open until that is known."""
+    wall = "2026-01-01T09:00:00"
+    in_tokyo, in_berlin = datetime(2026, 1, 1, 0, tzinfo=UTC), datetime(2026, 1, 1, 8, tzinfo=UTC)
+    fields = {
+        "schedule": {"clocked": wall},
+        "start_time": wall,
+        "expires_at": "2027-01-01T09:00:00",
+        "options": {"expires": wall},
+    }
+    zoned, zoneless = entry(timezone="Asia/Tokyo", **fields), entry(**fields)
+    assert zoned.start_time == in_tokyo
+    assert zoned.schedule == {"clocked": in_tokyo.isoformat()}
+    assert zoned.options == {"expires": in_tokyo.isoformat()}
+    assert zoned.localized(ZoneInfo("Europe/Berlin")) is zoned
+    assert zoneless.start_time == datetime(2026, 1, 1, 9)
+    assert zoneless.schedule == {"clocked": wall}
+    berlin = zoneless.localized(ZoneInfo("Europe/Berlin"))
+    assert (berlin.start_time, berlin.expires_at) == (in_berlin, datetime(2027, 1, 1, 8, tzinfo=UTC))
+    assert berlin.schedule == {"clocked": in_berlin.isoformat()}
+    assert berlin.options == {"expires": in_berlin.isoformat()}
+    assert berlin.localized(UTC) is berlin
+    # Asked before it is stored, the entry says the same.
+    before = datetime(2025, 1, 1, tzinfo=UTC)
+    assert zoneless.next_runs(1, before, ZoneInfo("Europe/Berlin")) == [in_berlin]
+    assert zoneless.plan(ZoneInfo("Europe/Berlin")) != zoneless.plan(UTC)
+    # A file keeps what was written.
+    assert ScheduleEntry.from_data(json.loads(json.dumps(zoneless.as_data(with_state=False)))) == entry_with_lists(
+        zoneless
+    )
+    # What does not fit is found when the zone is known.
+    mixed = entry(start_time="2026-01-01T09:00:00", expires_at="2026-01-01T08:30:00+00:00")
+    assert mixed.localized(ZoneInfo("Europe/Berlin")).start_time == in_berlin
+    with pytest.raises(InvalidSchedule, match="which is not after start_time"):
+        mixed.localized(UTC)
 
 
 def test_next_runs_keep_to_the_limits() -> None:
@@ -183,7 +222,39 @@ def test_ten_thousand_entries_are_read_in_linear_time() -> None:
     """Crontab fields are parsed once for all the entries that share them."""
     from surrealdb_celery_backend.beat import recurrence
 
-    recurrence._parsed_crontab.cache_clear()
+    recurrence.parsed_crontab.cache_clear()
     for number in range(1000):
-        ScheduleEntry.from_record({"name": str(number), "task": "t", "schedule": {"minute": str(number % 60)}})
-    assert recurrence._parsed_crontab.cache_info().misses == 60
+        entry_of({"name": str(number), "task": "t", "schedule": {"minute": str(number % 60)}}, UTC)
+    assert recurrence.parsed_crontab.cache_info().misses == 60
+
+
+def test_jitter_is_the_same_for_every_beat() -> None:
+    """A run is sent up to `jitter` seconds late, by how much follows from name and due time; due times stay."""
+    made = entry(jitter="2m", schedule={"timedelta": 3600})
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    dues = [start + timedelta(hours=n) for n in range(200)]
+    late = [made.fires_at(due) - due for due in dues]
+    assert late == [entry(jitter=120).fires_at(due) - due for due in dues]
+    assert min(late) >= timedelta(0)
+    assert max(late) <= timedelta(seconds=120)
+    assert len({each // timedelta(seconds=12) for each in late}) == 10
+    assert late != [entry(name="f", jitter=120).fires_at(due) - due for due in dues]
+    assert made.due_after(start, start, UTC) == start + timedelta(hours=1)
+    # Due a minute ago and not sent yet: not passed over.
+    assert made.due_after(start, start + timedelta(seconds=3660), UTC) == start + timedelta(hours=1)
+    assert entry().fires_at(start) == start
+
+
+def test_a_first_run_at_once() -> None:
+    """With run_at_once the first run is due when the entry is added, and later ones by its schedule."""
+    now = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
+    hourly = entry(schedule={"minute": "0"}, run_at_once=True)
+    assert hourly.next_runs(2, now, UTC) == [now, datetime(2026, 1, 1, 13, tzinfo=UTC)]
+    assert hourly.changed(last_run_at=now, total_run_count=1).next_runs(1, now, UTC) == [
+        datetime(2026, 1, 1, 13, tzinfo=UTC)
+    ]
+    later = now + timedelta(days=1)
+    assert hourly.changed(start_time=later).next_runs(1, now, UTC) == [later]
+    assert hourly.changed(expires_at=now).next_runs(1, now, UTC) == []
+    every = entry(schedule={"timedelta": 600}, run_at_once=True)
+    assert every.next_runs(2, now, UTC) == [now, now + timedelta(minutes=10)]

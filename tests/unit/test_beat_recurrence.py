@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from celery.schedules import BaseSchedule, crontab, schedule
 
 from surrealdb_celery_backend.beat import recurrence as rules
+from surrealdb_celery_backend.beat import times
 from surrealdb_celery_backend.errors import InvalidSchedule
 
 pytestmark = pytest.mark.unit
@@ -16,7 +18,7 @@ pytestmark = pytest.mark.unit
 UTC = timezone.utc
 
 
-def due_times(data: dict, zone: str, after: str, count: int) -> list[str]:
+def due_times(data: dict[str, Any], zone: str, after: str, count: int) -> list[str]:
     """Return the next due times as wall times with their offsets."""
     where = ZoneInfo(zone)
     rule = rules.recurrence(data, where)
@@ -139,9 +141,9 @@ def test_due_times_are_those_found_minute_by_minute(zone: str, fields: dict[str,
             local = minute.astimezone(where)
             if (
                 local.minute in rule.minutes
-                and local.month in rule.months
-                and local.day in rule.days
-                and local.isoweekday() % 7 in rule.weekdays
+                and local.month in rule.sets.months
+                and local.day in rule.sets.days
+                and local.isoweekday() % 7 in rule.sets.weekdays
             ):
                 expected.add(minute)
             minute += timedelta(minutes=1)
@@ -151,9 +153,9 @@ def test_due_times_are_those_found_minute_by_minute(zone: str, fields: dict[str,
             if (
                 wall.minute in rule.minutes
                 and wall.hour in rule.hours
-                and wall.month in rule.months
-                and wall.day in rule.days
-                and wall.isoweekday() % 7 in rule.weekdays
+                and wall.month in rule.sets.months
+                and wall.day in rule.sets.days
+                and wall.isoweekday() % 7 in rule.sets.weekdays
             ):
                 expected.add(wall.replace(tzinfo=where, fold=0).astimezone(UTC))
             wall += timedelta(minutes=1)
@@ -173,6 +175,60 @@ def test_a_leap_day_is_found_years_ahead() -> None:
         "2026-01-01T00:00:00+00:00",
         1,
     ) == ["2044-02-29T09:00+00:00"]
+
+
+@pytest.mark.parametrize(
+    ("day_of_month", "expected"),
+    [
+        ("L", ["2026-01-31", "2026-02-28", "2026-03-31", "2026-04-30"]),
+        ("last", ["2026-01-31", "2026-02-28"]),
+        ("15,l", ["2026-01-15", "2026-01-31", "2026-02-15", "2026-02-28"]),
+        ("L-2", ["2026-01-29", "2026-02-26", "2026-03-29"]),
+        ("L-30", ["2026-01-01", "2026-03-01", "2026-05-01"]),
+        ("L,31", ["2026-01-31", "2026-02-28"]),
+    ],
+)
+def test_days_are_counted_from_the_end_of_the_month(day_of_month: str, expected: list[str]) -> None:
+    """`L` is the last day of a month, `L-n` so many days before it."""
+    data = {"minute": "0", "hour": "9", "day_of_month": day_of_month}
+    found = due_times(data, "Europe/Berlin", "2026-01-01T00:00:00+01:00", len(expected))
+    if day_of_month == "L-30":
+        found = due_times(data, "Europe/Berlin", "2025-12-31T23:00:00+01:00", len(expected))
+    assert [each[:10] for each in found] == expected
+    assert {each[11:16] for each in found} == {"09:00"}
+
+
+def test_the_last_day_of_a_leap_year() -> None:
+    """The last day of February follows the year; with a weekday both must fit."""
+    assert due_times({"day_of_month": "L", "month_of_year": "2", "hour": "0", "minute": "0"}, "UTC",
+                     "2027-12-01T00:00:00+00:00", 2) == ["2028-02-29T00:00+00:00", "2029-02-28T00:00+00:00"]  # fmt: skip
+    assert due_times({"day_of_month": "L", "day_of_week": "sun", "hour": "0", "minute": "0"}, "UTC",
+                     "2026-01-01T00:00:00+00:00", 1) == ["2026-05-31T00:00+00:00"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "same_as"),
+    [
+        ("7", "0"),
+        (7, "sun"),
+        ([6, 7], "sat,sun"),
+        ("5-7", "fri,sat,sun"),
+        ("1-7", "*"),
+        ("0-7", "*"),
+        ("7-2", "sun,mon,tue"),
+        ("fri-7", "5,6,0"),
+        ("1-7/2", "1,3,5,0"),
+        ("1,7", "0,1"),
+    ],
+)
+def test_sunday_can_be_seven(written: object, same_as: str) -> None:
+    """7 is Sunday wherever a day of the week can stand, as in other crons."""
+    start = "2026-01-01T00:00:00+00:00"
+    common = {"minute": "0", "hour": "9"}
+    assert due_times({**common, "day_of_week": written}, "UTC", start, 10) == due_times(
+        {**common, "day_of_week": same_as}, "UTC", start, 10
+    )
+    assert rules.expression_fields("0 9 * * 7") == {**common, "day_of_week": "7"}
 
 
 def test_an_interval_counts_from_its_anchor() -> None:
@@ -217,7 +273,9 @@ def test_the_sun_sets_once_a_day() -> None:
     moment = datetime(2026, 6, 20, 12, tzinfo=UTC)
     found = []
     for _ in range(3):
-        moment = rule.due_after(moment, moment)
+        due = rule.due_after(moment, moment)
+        assert due is not None
+        moment = due
         found.append(moment)
     assert [each.date().day for each in found] == [20, 21, 22]
     assert all(each.hour == 19 and 25 < each.minute < 40 for each in found)
@@ -243,7 +301,7 @@ def test_an_interval_ends_with_the_calendar() -> None:
     assert first is not None
     assert rule.due_after(first, first) is None
     with pytest.raises(InvalidSchedule, match="'99999999999d' is too long"):
-        rules.duration("99999999999d")
+        times.duration("99999999999d")
 
 
 @pytest.mark.parametrize(
@@ -259,6 +317,13 @@ def test_an_interval_ends_with_the_calendar() -> None:
         ({"hour": "25"}, "schedule.hour holds '25': Invalid end range: 25 > 23"),
         ({"minute": "*/0"}, "schedule.minute holds '*/0'"),
         ({"minute": ""}, "schedule.minute holds ''"),
+        ({"day_of_week": "8"}, "schedule.day_of_week holds '8'"),
+        ({"day_of_week": "7-9"}, "schedule.day_of_week holds '7-9'"),
+        ({"day_of_week": "7-soon"}, "schedule.day_of_week holds '7-soon'"),
+        ({"day_of_week": "*/0"}, "schedule.day_of_week holds '*/0'"),
+        ({"day_of_month": "L-31"}, "schedule.day_of_month holds 'L-31': no month has a day L-31"),
+        ({"day_of_month": "LW"}, "schedule.day_of_month holds 'LW'"),
+        ({"day_of_month": "L,"}, "schedule.day_of_month holds 'L,'"),
         ({"minute": [1, "a"]}, "schedule.minute holds '1,a'"),
         ({"hour": None}, "schedule.hour holds None: give text such as '*/15'"),
         ({"minutes": "5"}, "schedule has the unknown field 'minutes'; did you mean 'minute'?"),
@@ -294,7 +359,7 @@ def test_a_mistake_is_named(data: object, sentence: str) -> None:
         ),
     ],
 )
-def test_schedules_of_celery_become_data(given: object, data: dict, zone: str | None) -> None:
+def test_schedules_of_celery_become_data(given: object, data: dict[str, Any], zone: str | None) -> None:
     """What ``beat_schedule`` holds becomes readable data, with the zone its clock tells."""
     assert rules.schedule_data(given) == (data, zone)
 
@@ -322,12 +387,5 @@ def test_a_class_of_the_project_stays_in_code() -> None:
 )
 def test_durations_are_read_and_written(written: str, seconds: float) -> None:
     """A duration can be written with units, and is written with units."""
-    assert rules.duration(written) == timedelta(seconds=seconds)
-    assert rules.duration(rules.written_duration(timedelta(seconds=seconds))) == timedelta(seconds=seconds)
-
-
-@pytest.mark.parametrize("name", ["Mars/Olympus", "", None, "../etc/passwd", 5])
-def test_an_unknown_zone_is_named(name: object) -> None:
-    """A wrong time zone is refused by name."""
-    with pytest.raises(InvalidSchedule, match="timezone holds"):
-        rules.time_zone(name)
+    assert times.duration(written) == timedelta(seconds=seconds)
+    assert times.duration(times.written_duration(timedelta(seconds=seconds))) == timedelta(seconds=seconds)

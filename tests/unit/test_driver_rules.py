@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib
 import inspect
 import pkgutil
@@ -13,17 +14,16 @@ from typing import Any
 
 import cbor2
 import pytest
-import requests
 import surrealdb
 import surrealdb.errors
-import urllib3.exceptions
 import websockets.exceptions
 
-from surrealdb_celery_backend import errors, failures
-from surrealdb_celery_backend.connection import Connection
-from surrealdb_celery_backend.failures import DRIVER_RULES, SAFE_TO_RETRY, Remedy, understand, understand_exception
+from surrealdb_celery_backend import errors
+from surrealdb_celery_backend.client import failures
+from surrealdb_celery_backend.client.connection import Connection
+from surrealdb_celery_backend.client.failures import DRIVER_RULES, Remedy, classify, classify_exception
+from surrealdb_celery_backend.client.transport import MessageTooLarge, TransportError
 from surrealdb_celery_backend.settings import Settings
-from surrealdb_celery_backend.wire import LineBroken, MessageTooLarge
 
 pytestmark = pytest.mark.unit
 
@@ -58,17 +58,23 @@ def of_library(module: ModuleType) -> list[type[BaseException]]:
     return [cls for cls in classes if cls.__module__.partition(".")[0] == library and not issubclass(cls, NOT_FAILURES)]
 
 
+def of_module(module: ModuleType) -> list[type[BaseException]]:
+    """The exceptions that a module of the standard library defines itself."""
+    classes = [cls for cls in vars(module).values() if inspect.isclass(cls) and issubclass(cls, BaseException)]
+    return [cls for cls in classes if cls.__module__ == module.__name__ and not issubclass(cls, NOT_FAILURES)]
+
+
 #: Warnings are no failures, and these come from calling a library wrongly.
 NOT_FAILURES = (
     Warning,
     getattr(websockets.exceptions, "ConcurrencyError", Warning),  # not in the oldest
-    urllib3.exceptions.ProxySchemeUnsupported,
+    # Of a program that calls http.client in a wrong order.
+    http.client.ImproperConnectionState,
 )
 SDK_EXCEPTIONS = list(exceptions_of(surrealdb))
 OTHER_EXCEPTIONS = [
     *of_library(websockets.exceptions),
-    *of_library(requests.exceptions),
-    *of_library(urllib3.exceptions),
+    *of_module(http.client),
     *of_library(cbor2),
     *(OSError, ConnectionError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError, TimeoutError),
     *(
@@ -77,7 +83,7 @@ OTHER_EXCEPTIONS = [
         ssl.SSLError,
         ssl.SSLCertVerificationError,
         ssl.SSLEOFError,
-        LineBroken,
+        TransportError,
         MessageTooLarge,
     ),
 ]
@@ -100,13 +106,13 @@ def test_every_class_of_the_sdk_is_in_the_table(cls: type[BaseException]) -> Non
     """Each error class of the installed SDK has a row, its own or its nearest base's; none is left to chance."""
     if cls.__module__ == "surrealdb.errors":
         assert names(cls) in DRIVER_RULES, "a class without a row of its own: say what may be done about it"
-    assert understand_exception(instance(cls)) is not None
+    assert classify_exception(instance(cls)) is not None
 
 
 @pytest.mark.parametrize("cls", OTHER_EXCEPTIONS, ids=names)
 def test_every_class_of_the_transports_is_in_the_table(cls: type[BaseException]) -> None:
-    """The same for what websockets, requests, urllib3, cbor2 and sockets raise."""
-    assert understand_exception(instance(cls)) is not None
+    """The same for what websockets, http.client, cbor2 and sockets raise."""
+    assert classify_exception(instance(cls)) is not None
 
 
 def test_no_row_is_for_a_class_that_never_was() -> None:
@@ -121,10 +127,11 @@ def test_no_row_is_for_a_class_that_never_was() -> None:
             assert f"{cls.__module__}.{cls.__qualname__}" == name
 
 
-class RaisingLine:
-    """A line that fails as told."""
+class RaisingTransport:
+    """A transport that fails as told."""
 
     live = False
+    forkable = True
     usable = True
 
     def __init__(self, exc: BaseException) -> None:
@@ -133,18 +140,23 @@ class RaisingLine:
     def request(self, method: str, params: list[Any], timeout: float) -> dict[str, Any]:
         raise self._exc
 
+    def check_alive(self) -> None:
+        """Nothing to see."""
+
+    def listen(self, timeout: float) -> bool:
+        raise self._exc
+
     def close(self) -> None:
         self.usable = False
 
-    abandon = close
+    detach = close
 
 
 @pytest.mark.parametrize("cls", [*SDK_EXCEPTIONS, *OTHER_EXCEPTIONS], ids=names)
 def test_nothing_escapes_unmapped(cls: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the driver or the line raises leaves a connection as an error of ours, chained or said again."""
-    connection = Connection(Settings(define_schema=False))
-    monkeypatch.setattr(Connection, "_connect", lambda self, timeout: RaisingLine(instance(cls)))
-    connection._line = RaisingLine(instance(cls))
+    connection = Connection(Settings(define_schema=False).options)
+    monkeypatch.setattr(Connection, "_connect", lambda self, timeout: RaisingTransport(instance(cls)))
     with pytest.raises(errors.SurrealDBBackendError) as raised:
         connection.run("RETURN 1")
     assert str(raised.value)
@@ -178,19 +190,19 @@ REPLIES: list[tuple[str, Any, Remedy, type[errors.SurrealDBBackendError]]] = [
         "session over",
         {"code": -32000, "message": "There was a problem with the database: The session has expired"},
         Remedy.SIGN_IN,
-        errors.SessionEnded,
+        errors.SessionExpired,
     ),
     (
         "token over",
         {"code": -32000, "message": "There was a problem with the database: The token has expired"},
         Remedy.SIGN_IN,
-        errors.SessionEnded,
+        errors.SessionExpired,
     ),
     (
         "wrong password",
         {"code": -32000, "message": "There was a problem with the database: There was a problem with authentication"},
         Remedy.GIVE_UP,
-        errors.SignInRefused,
+        errors.AuthenticationFailed,
     ),
     (
         "no table 3.x",
@@ -201,9 +213,9 @@ REPLIES: list[tuple[str, Any, Remedy, type[errors.SurrealDBBackendError]]] = [
             "result": "The table 'task' does not exist",
         },
         Remedy.NOTHING_THERE,
-        errors.DatabaseMissing,
+        errors.DatabaseNotFound,
     ),
-    ("no table, text", {"result": "The table 'task' does not exist"}, Remedy.NOTHING_THERE, errors.DatabaseMissing),
+    ("no table, text", {"result": "The table 'task' does not exist"}, Remedy.NOTHING_THERE, errors.DatabaseNotFound),
     (
         "record there",
         {"status": "ERR", "result": "Database record `task:1` already exists"},
@@ -214,19 +226,19 @@ REPLIES: list[tuple[str, Any, Remedy, type[errors.SurrealDBBackendError]]] = [
         "no rights",
         {"status": "ERR", "result": "IAM error: Not enough permissions to perform this action"},
         Remedy.GIVE_UP,
-        errors.NotPermitted,
+        errors.PermissionDenied,
     ),
     (
         "disk full",
         {"status": "ERR", "result": "There was a problem with the key-value store: IO error: No space left on device"},
         Remedy.LATER,
-        errors.ServerOutOfOrder,
+        errors.StorageUnavailable,
     ),
     (
         "read-only",
         {"status": "ERR", "result": "Couldn't write to a read only transaction"},
         Remedy.LATER,
-        errors.ServerOutOfOrder,
+        errors.StorageUnavailable,
     ),
     ("syntax", {"status": "ERR", "result": "Parse error: Unexpected token"}, Remedy.GIVE_UP, errors.StatementFailed),
     ("bare text", "something new", Remedy.GIVE_UP, errors.StatementFailed),
@@ -239,7 +251,7 @@ REPLIES: list[tuple[str, Any, Remedy, type[errors.SurrealDBBackendError]]] = [
 )
 def test_replies_of_servers(reply: Any, remedy: Remedy, error: type[errors.SurrealDBBackendError]) -> None:
     """What a server's refusal means does not depend on which line of SurrealDB sent it."""
-    failure = understand(reply)
+    failure = classify(reply)
     assert (failure.remedy, failure.error) == (remedy, error)
 
 
@@ -248,21 +260,21 @@ def test_an_error_of_the_sdk_is_understood_by_what_the_server_said() -> None:
     exc = surrealdb.errors.NotFoundError(
         "NotFound", "The table 'task' does not exist", 0, {"kind": "Table", "details": {"name": "task"}}
     )
-    failure = understand_exception(exc)
+    failure = classify_exception(exc)
     assert failure is not None
     assert failure.remedy is Remedy.NOTHING_THERE
 
 
 def test_an_exception_of_the_user_is_none_of_ours() -> None:
     """What neither driver nor line raised is passed on as it is."""
-    assert understand_exception(KeyError("theirs")) is None
+    assert classify_exception(KeyError("theirs")) is None
 
 
 def test_retried_is_only_what_passes() -> None:
     """Celery's retries repeat lost lines, conflicts, ended sessions and a server out of order, nothing else."""
     for rule in failures.SERVER_RULES:
         may_pass = rule.remedy in (Remedy.RETRY_NOW, Remedy.RECONNECT, Remedy.LATER)
-        is_session = rule.error is errors.SessionEnded
-        assert issubclass(rule.error, SAFE_TO_RETRY) == (may_pass or is_session), rule
+        is_session = rule.error is errors.SessionExpired
+        assert issubclass(rule.error, errors.TransientError) == (may_pass or is_session), rule
     for name, (remedy, error) in DRIVER_RULES.items():
-        assert issubclass(error, SAFE_TO_RETRY) == (remedy is Remedy.RECONNECT), name
+        assert issubclass(error, errors.TransientError) == (remedy is Remedy.RECONNECT), name

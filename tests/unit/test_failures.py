@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from surrealdb_celery_backend import errors
-from surrealdb_celery_backend.failures import SAFE_TO_RETRY, SERVER_RULES, Failure, Remedy, understand
+from surrealdb_celery_backend.client.failures import SERVER_RULES, Failure, Remedy, classify
 
 pytestmark = pytest.mark.unit
 
@@ -30,18 +30,18 @@ SAID = [
     ),
     (v3("Transaction conflict: Write conflict", "Query", "NotExecuted"), Remedy.RETRY_NOW, errors.WriteConflict),
     (v3("words to come", "Query", "TransactionConflict"), Remedy.RETRY_NOW, errors.WriteConflict),
-    ("The session has expired", Remedy.SIGN_IN, errors.SessionEnded),
-    (v3("x", "NotAllowed", "Auth", "TokenExpired"), Remedy.SIGN_IN, errors.SessionEnded),
-    ("There was a problem with authentication", Remedy.GIVE_UP, errors.SignInRefused),
-    (v3("x", "NotAllowed", "Auth", "InvalidAuth"), Remedy.GIVE_UP, errors.SignInRefused),
-    ("Anonymous access not allowed: Not enough permissions", Remedy.SIGN_IN, errors.SignInRefused),
-    ("The table 'task' does not exist", Remedy.NOTHING_THERE, errors.DatabaseMissing),
-    (v3("x", "NotFound", "Table"), Remedy.NOTHING_THERE, errors.DatabaseMissing),
-    ("The namespace 'x' does not exist", Remedy.GIVE_UP, errors.DatabaseMissing),
-    (v3("x", "NotFound", "Database"), Remedy.GIVE_UP, errors.DatabaseMissing),
+    ("The session has expired", Remedy.SIGN_IN, errors.SessionExpired),
+    (v3("x", "NotAllowed", "Auth", "TokenExpired"), Remedy.SIGN_IN, errors.SessionExpired),
+    ("There was a problem with authentication", Remedy.GIVE_UP, errors.AuthenticationFailed),
+    (v3("x", "NotAllowed", "Auth", "InvalidAuth"), Remedy.GIVE_UP, errors.AuthenticationFailed),
+    ("Anonymous access not allowed: Not enough permissions", Remedy.SIGN_IN, errors.AuthenticationFailed),
+    ("The table 'task' does not exist", Remedy.NOTHING_THERE, errors.DatabaseNotFound),
+    (v3("x", "NotFound", "Table"), Remedy.NOTHING_THERE, errors.DatabaseNotFound),
+    ("The namespace 'x' does not exist", Remedy.GIVE_UP, errors.DatabaseNotFound),
+    (v3("x", "NotFound", "Database"), Remedy.GIVE_UP, errors.DatabaseNotFound),
     ("Database record `a:1` already exists", Remedy.GIVE_UP, errors.RecordExists),
-    ("IAM error: Not enough permissions to perform this action", Remedy.GIVE_UP, errors.NotPermitted),
-    ("No space left on device", Remedy.LATER, errors.ServerOutOfOrder),
+    ("IAM error: Not enough permissions to perform this action", Remedy.GIVE_UP, errors.PermissionDenied),
+    ("No space left on device", Remedy.LATER, errors.StorageUnavailable),
     ("The query was not executed because it exceeded the timeout", Remedy.LATER, errors.RequestTimedOut),
     # What quotes a name or a value may say anything.
     ("Database record `schedule:⟨signin report⟩` already exists", Remedy.GIVE_UP, errors.RecordExists),
@@ -74,7 +74,7 @@ SAID = [
 @pytest.mark.parametrize(("said", "remedy", "error"), SAID, ids=lambda value: str(value)[:40])
 def test_servers_words(said: Any, remedy: Remedy, error: type[errors.SurrealDBBackendError]) -> None:
     """Each failure is of the class, and calls for the remedy, that its meaning asks for."""
-    failure = understand(said)
+    failure = classify(said)
     assert (failure.remedy, failure.error) == (remedy, error)
 
 
@@ -92,10 +92,10 @@ def test_exception_keeps_the_servers_words() -> None:
 
 def test_what_may_be_repeated() -> None:
     """Only what can pass by itself is repeated: never a wrong password or a missing right."""
-    for error in (errors.ConnectionFailed, errors.RequestTimedOut, errors.WriteConflict, errors.ServerOutOfOrder):
-        assert issubclass(error, SAFE_TO_RETRY)
-    for error in (errors.SignInRefused, errors.NotPermitted, errors.SettingsError, errors.UnstorableValue):
-        assert not issubclass(error, SAFE_TO_RETRY)
+    passing = (errors.ServerUnavailable, errors.RequestTimedOut, errors.WriteConflict, errors.StorageUnavailable)
+    staying = (errors.AuthenticationFailed, errors.PermissionDenied, errors.SettingsError, errors.UnstorableValue)
+    assert [error for error in passing if not issubclass(error, errors.TransientError)] == []
+    assert [error for error in staying if issubclass(error, errors.TransientError)] == []
 
 
 def test_default_messages() -> None:

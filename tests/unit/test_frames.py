@@ -10,7 +10,8 @@ from hypothesis import strategies as some
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER, Protocol
 
-from surrealdb_celery_backend.frames import FrameSplitter, whole_message
+from surrealdb_celery_backend.client.frames import FrameSplitter, whole_message
+from surrealdb_celery_backend.client.transport import MAX_MESSAGE
 
 pytestmark = pytest.mark.unit
 
@@ -56,7 +57,7 @@ def test_however_the_bytes_are_cut(frames: list[tuple[Opcode, bool, int]], cuts:
     stream = b"".join(sent)
     whole = [fin and opcode is Opcode.BINARY for opcode, fin, _ in frames]
     places = sorted({min(cut, len(stream)) for cut in cuts} | {0, len(stream)})
-    splitter = FrameSplitter()
+    splitter = FrameSplitter(MAX_MESSAGE)
     passed = rest = b""
     for start, end in itertools.pairwise(places):
         messages, others = splitter.split(stream[start:end])
@@ -72,7 +73,7 @@ def test_however_the_bytes_are_cut(frames: list[tuple[Opcode, bool, int]], cuts:
 def test_what_no_server_sends(first: int, second: int) -> None:
     """Bytes that begin no frame of a server go to websockets at once: it says what is wrong with them."""
     known = first in {0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A}
-    messages, rest = FrameSplitter().split(bytes((first, second)) + b"x")
+    messages, rest = FrameSplitter(MAX_MESSAGE).split(bytes((first, second)) + b"x")
     if not known or second & 0x80:
         assert (messages, rest) == ([], bytes((first, second)) + b"x")
     elif second > 1:

@@ -12,7 +12,8 @@ from celery.app.task import Context
 
 from surrealdb_celery_backend import SurrealDBBackend
 from surrealdb_celery_backend.errors import UnstorableValue
-from surrealdb_celery_backend.records import TaskRecords, identifier
+from surrealdb_celery_backend.results.records import TaskRecords, identifier
+from surrealdb_celery_backend.results.retention import Lifetime
 
 pytestmark = pytest.mark.unit
 
@@ -33,7 +34,9 @@ def meta(**fields: Any) -> dict[str, Any]:
 
 def there_and_back(kept: TaskRecords, given: dict[str, Any], task_id: Any = "an-id") -> dict[str, Any]:
     """What comes back of a meta."""
-    return kept.to_meta(kept.from_meta(task_id, given))
+    record = kept.from_meta(task_id, given)
+    # The database adds it.
+    return kept.to_meta(record.fields | {"date_done": given.get("date_done")})
 
 
 @pytest.mark.parametrize("serializer", ["json", "pickle"])
@@ -65,28 +68,35 @@ def test_nothing_is_lost(serializer: str, fields: dict[str, Any]) -> None:
 
 
 def test_date_done_is_given_in_the_apps_zone() -> None:
-    """The time is stored in UTC and given in the app's time zone."""
+    """The database has the time in UTC; it is given in the app's time zone."""
     zone = timezone(timedelta(hours=5, minutes=45))
-    kept = records(zone=zone)
-    local = DONE.astimezone(zone)
-    assert kept.from_meta("an-id", meta(date_done=local))["date_done"].utcoffset() == timedelta(0)
-    assert there_and_back(kept, meta(date_done=local))["date_done"] == local.isoformat()
+    assert there_and_back(records(zone=zone), meta())["date_done"] == DONE.astimezone(zone).isoformat()
 
 
 def test_what_people_filter_by_is_native() -> None:
     """Text, numbers and dates that every engine can hold are stored as they are."""
-    record = records().from_meta(
-        "an-id",
-        meta(name="n", args=[1], kwargs={}, worker="w", retries=3, queue="q"),
-        request=Context({"root_id": "root", "reply_to": "me"}),
-        expires_at=DONE,
+    record = (
+        records()
+        .from_meta(
+            "an-id",
+            meta(name="n", args=[1], kwargs={}, worker="w", retries=3, queue="q"),
+            request=Context({"root_id": "root", "reply_to": "me"}),
+        )
+        .fields
     )
     native = {key: record[key] for key in ("status", "name", "worker", "retries", "queue", "root_id", "reply_to")}
     assert native == {
         "status": "SUCCESS", "name": "n", "worker": "w", "retries": 3, "queue": "q", "root_id": "root",
         "reply_to": "me",
     }  # fmt: skip
-    assert record["date_done"] == record["expires_at"] == DONE
+
+
+def test_times_are_durations() -> None:
+    """No time of this host's clock is in a record: the database counts lifetime and age from its own."""
+    record = records().from_meta("an-id", meta(), kept=Lifetime(60), ended=timedelta(seconds=2))
+    assert not any(isinstance(value, datetime) for value in record.fields.values())
+    assert record.more == {"l": timedelta(seconds=60), "e": timedelta(seconds=2)}
+    assert records().from_meta("an-id", meta(date_done=None)).more == {}
 
 
 @pytest.mark.parametrize("value", ["text", UUID(int=1), b"bytes", 5])
@@ -112,8 +122,8 @@ def test_identifiers_that_no_engine_holds(value: str) -> None:
 def test_ids_beside_the_meta_never_fail_a_store() -> None:
     """What Celery's meta leaves out is kept where it is text; anything else is left out, not an error."""
     request = Context(root_id=object(), reply_to="half a \ud800 pair")
-    record = records().from_meta("id", {"status": "SUCCESS", "result": 1}, request=request)
+    record = records().from_meta("id", {"status": "SUCCESS", "result": 1}, request=request).fields
     assert not {"root_id", "reply_to"} & set(record)
     request = Context(root_id="root", reply_to="address")
-    record = records().from_meta("id", {"status": "SUCCESS", "result": 1}, request=request)
+    record = records().from_meta("id", {"status": "SUCCESS", "result": 1}, request=request).fields
     assert (record["root_id"], record["reply_to"]) == ("root", "address")

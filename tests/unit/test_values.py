@@ -13,7 +13,7 @@ import surrealdb
 from surrealdb.data.cbor import decode as decode_with_sdk
 from surrealdb.data.cbor import encode as encode_with_sdk
 
-from surrealdb_celery_backend.values import RecordID, decode, encode
+from surrealdb_celery_backend.client.values import ForeignValue, RecordID, decode, encode
 
 pytestmark = pytest.mark.unit
 
@@ -70,6 +70,8 @@ def test_record_ids_are_equal_by_table_and_id():
         (b"\xc8\x82\x64task\x81\x01", RecordID("task", [1])),
         (b"\xcc\x82\x1a\x69\xf4\x95\xc0\x1a\x07\x5b\xcd\x15", NOON.replace(microsecond=123456)),
         (b"\xcc\x81\x1a\x69\xf4\x95\xc0", NOON.replace(microsecond=0)),
+        (b"\xc0\x78\x1e2026-05-01T12:00:00.123456789Z", NOON),
+        (b"\xc0\x78\x192026-05-01T14:00:00+02:00", NOON.replace(microsecond=0)),
         (b"\xcc\x80", datetime(1970, 1, 1, tzinfo=timezone.utc)),
         # d'20000-01-01T00:00:00Z' and 10,000 years before Christ: there is no nearer datetime.
         (b"\xcc\x81\x1b" + (568_971_820_800).to_bytes(8, "big"), datetime.max.replace(tzinfo=timezone.utc)),
@@ -83,10 +85,36 @@ def test_what_engines_send_becomes_pythons_values(encoded, value):
     assert type(decoded) is type(value)
 
 
-def test_values_of_the_sdks_own_types_come_back():
-    """What has no Python type is decoded to the SDK's."""
-    duration = surrealdb.Duration.parse("90s")
-    assert decode(encode([duration]))[0].elapsed == duration.elapsed
+def test_durations_of_the_sdk_come_back_as_pythons():
+    """A duration is a timedelta, whether it was sent as one or as the SDK's."""
+    for sent in (surrealdb.Duration.parse("90s"), timedelta(seconds=90)):
+        assert decode(encode([sent])) == [timedelta(seconds=90)]
+
+
+@pytest.mark.parametrize(
+    ("encoded", "kind"),
+    [
+        (b"\xd8\x38\x82\x01\x02", "set"),
+        (b"\xd8\x37\x82\x61b\x61k", "file"),
+        (b"\xd8\x31\x82\xd8\x32\x01\xd8\x33\x05", "range"),
+        (b"\xcf\x63now", "future"),
+        (b"\xd8\x58\x82\xf9\x3c\x00\xf9\x40\x00", "point"),
+        (b"\xc7\x61t", "table"),
+        (b"\xc0\x63new", "datetime"),
+        (b"\xcd\x621h", "duration"),
+        (b"\xce\x81\x1b" + b"\x7f" + b"\xff" * 7, "duration"),
+        (b"\xd9\x12\x34\xa0", "value of CBOR tag 4660"),
+    ],
+)
+def test_what_python_has_no_type_for_says_what_it_is(encoded, kind):
+    """A value of an unknown tag is a value like others: its neighbours are read, and it is sent back as it came."""
+    value, neighbour = decode(b"\x82" + encoded + b"\x63yes")
+    assert neighbour == "yes"
+    assert isinstance(value, ForeignValue)
+    assert value.kind == kind
+    assert repr(value).startswith(f"<SurrealDB {kind}: ")
+    assert decode(encode(value)) == value
+    assert {value: 1}[decode(encoded)] == 1
 
 
 @pytest.mark.parametrize("number", [2**63, -(2**63) - 1])
@@ -111,7 +139,7 @@ def test_garbage_is_a_clear_error():
 def test_a_backend_imports_neither_the_sdk_nor_what_it_imports():
     """They are half of a worker's memory, and a backend over a WebSocket needs none of them."""
     program = (
-        "import sys, surrealdb_celery_backend.backend;"
+        "import sys, surrealdb_celery_backend.results.backend;"
         "print([name for name in ('surrealdb', 'aiohttp', 'requests', 'pydantic_core') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -1,0 +1,160 @@
+"""One value that Python has no type for, which somebody wrote by hand, spoils its own record only."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from celery import Celery, states
+
+from surrealdb_celery_backend import errors
+from surrealdb_celery_backend.beat import ScheduleEntry, Schedules
+from surrealdb_celery_backend.results import Results
+from surrealdb_celery_backend.results.fetching import Fetcher
+from tests.engines import Database
+from tests.support import history_data as data
+from tests.support.beats import Beats, take_in_changes, tick_until_idle
+
+#: SurrealQL of values without a Python type that every engine can store and send.
+SENT = ["1..5", "(1, 2)", "{type: 'LineString', coordinates: [[1, 2], [3, 4]]}", "type::table('x')"]
+
+
+@pytest.mark.parametrize("value", SENT)
+@pytest.mark.parametrize("field", ["result", "traceback", "status", "children", "date_done", "note"])
+def test_results(field: str, value: str, app_with: Callable[..., Celery], fresh_database: Database) -> None:
+    """The results of other tasks are read by `get_many` and `get`; nothing looks like a broken line."""
+    backend = app_with(result_backend_always_retry=False).backend
+    for name in ("a", "b", "c"):
+        backend.store_result(name, name, states.SUCCESS)
+    fresh_database.query(f"UPDATE task:b SET {field} = {value}")
+    assert backend.get_result("a") == "a"
+    if field != "note":  # which no meta has
+        with pytest.raises(errors.UnreadableResult, match=rf"task 'b' has a SurrealDB \w+ in its field '{field}'"):
+            backend.get_task_meta("b")
+    found = {}
+    try:
+        found = dict(backend.get_many(["a", "c"], timeout=10))
+    finally:
+        assert {name: meta["result"] for name, meta in found.items()} == {"a": "a", "c": "c"}
+
+
+@pytest.mark.parametrize("value", SENT)
+@pytest.mark.parametrize("field", ["schedule", "args", "options", "note"])
+def test_schedules(field: str, value: str, app_with: Callable[..., Celery], fresh_database: Database) -> None:
+    """`schedule list` shows the other entries, and names the one whose record has it."""
+    app = app_with()
+    with Schedules(app) as schedules:
+        schedules.stored()
+        for name in ("good", "bad"):
+            fresh_database.query(
+                f"CREATE schedule:{name} SET name = '{name}', task = 'shop.report', "
+                "schedule = {timedelta: 60}, active = true"
+            )
+        fresh_database.query(f"UPDATE schedule:bad SET {field} = {value}")
+        stored = {each.name: each for each in schedules.stored()}
+        assert {"good", "bad"} <= set(stored)
+
+
+def test_schedules_beside_one_that_cannot_be_sent(beats: Beats, caplog: pytest.LogCaptureFixture) -> None:
+    """The server refuses the whole reply because of one record: the list and beat have the others, and name that one."""
+    with beats.schedules() as schedules:
+        for name in ("good", "bad", "fine"):
+            schedules.add(ScheduleEntry(name, "shop.report", {"timedelta": 10}))
+        scheduler = beats.start()
+        beats.database.query("UPDATE schedule SET description = /a+/ WHERE name = 'bad' RETURN NONE")
+        stored = {each.name: each for each in schedules.stored()}
+        assert set(stored) == {"good", "bad", "fine"}
+        assert stored["good"].broken is stored["fine"].broken is None
+        assert "a value that the database cannot send" in str(stored["bad"].broken)
+        assert schedules.find("bad").broken == stored["bad"].broken
+        assert schedules.get("good").name == "good"
+    take_in_changes(scheduler)
+    beats.clock.advance(20)
+    tick_until_idle(scheduler)
+    assert {message.headers["periodic_task_name"] for message in beats.sent()} == {"good", "fine"}
+    # A beat that begins reads them all.
+    scheduler.close()
+    following = beats.start()
+    beats.clock.advance(20)
+    tick_until_idle(following)
+    assert {message.headers["periodic_task_name"] for message in beats.sent()} == {"good", "fine"}
+    assert "entry 'bad' is broken and does not run: the record holds a value" in caplog.text
+
+
+@pytest.mark.parametrize("value", ["/a+/", "<regex> 'a+'"])
+def test_values_that_cannot_be_sent(value: str, app_with: Callable[..., Celery], fresh_database: Database) -> None:
+    """A record with a value that the server cannot send is an error that says so at once, and no broken line."""
+    backend = app_with().backend
+    backend.store_result("a", 1, states.SUCCESS)
+    before = backend.connection.transport
+    with pytest.raises(errors.UnreadableRecord):
+        backend.connection.run(f"RETURN {value}")
+    assert backend.connection.transport is before
+    assert backend.get_result("a") == 1
+
+
+def test_results_beside_one_that_cannot_be_sent(
+    app_with: Callable[..., Celery], fresh_database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server refuses the whole reply because of a regex in one record: the others are read, and that one is named."""
+    backend = app_with(result_backend_always_retry=False).backend
+    names = [f"task-{number}" for number in range(9)]
+    for name in names:
+        backend.store_result(name, name, states.SUCCESS)
+    connection = backend.connection
+    with contextlib.suppress(errors.UnreadableRecord):  # its reply has the regex, too
+        connection.run("UPDATE $record SET traceback = /a+/ RETURN NONE", record=backend.tasks.record_id("task-4"))
+    fetched = dict(Fetcher(connection.run, backend.tasks.record_id).records(names))
+    assert set(fetched) == set(names) - {"task-4"}
+    assert "the record of task 'task-4' is left out" in caplog.text
+    with pytest.raises(errors.UnreadableRecord):
+        backend.get_task_meta("task-4")
+
+
+#: A field of a record that a person wrote a regex into, and what a list shows in its place.
+WRITTEN = {
+    "queue": ("/a+/", lambda task: task.queue),
+    "error": ("{ type: 'KeyError', message: /a+/ }", lambda task: task.error and task.error.message),
+    "progress": ("{ current: 1, message: /a+/ }", lambda task: task.progress and task.progress.message),
+    "tags": ("[/a+/]", lambda task: "".join(task.tags)),
+    "result": ("/a+/", lambda task: task.result_text),
+    "started_at": ("/a+/", lambda task: "/a+/" if task.started_at is None else "a time"),
+}
+
+
+@pytest.mark.parametrize("indexed", [True, False], ids=["index", "no index"])
+def test_lists_with_values_that_cannot_be_sent(
+    indexed: bool, app_with: Callable[..., Celery], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A page of tasks has them all, the value as its text; `get` names the record; an export has the others."""
+    app = app_with(surrealdb_timeout=60)
+    ids = [*WRITTEN, "good", "runs"]
+    times = {task_id: data.NOW - timedelta(seconds=number) for number, task_id in enumerate(ids)}
+    records = [
+        data.record(task_id=task_id, root_id="good", parent_id=None, encoding="native", date_done=done)
+        for task_id, done in times.items()
+    ]
+    data.write(app, [*records[:-1], records[-1] | {"date_done": None, "status": "STARTED"}])
+    run = app.backend.connection.run_all
+    if not indexed:
+        run("REMOVE INDEX task_date_done ON task")
+    for field, (value, _) in WRITTEN.items():
+        run(f"UPDATE task:{field} SET {field} = {value} RETURN NONE")
+    run("UPDATE task:runs SET name = /a+/ RETURN NONE")
+    with Results(app) as results:
+        tasks = {task.id: task for task in results.find().tasks}
+        assert list(tasks) == ["runs", *ids[:-1]]
+        assert {field: shown(tasks[field]) for field, (_, shown) in WRITTEN.items()} == dict.fromkeys(WRITTEN, "/a+/")
+        assert tasks["runs"].name == "/a+/"
+        assert (tasks["good"].queue, tasks["good"].result_text) == ("celery", "3")
+        assert [task.id for task in results.find(limit=3, after=results.find(limit=3).after).tasks] == ids[2:5]
+        assert len(results.tree("good")) == len(ids)
+        assert results.stats(by="queue").total.count == len(ids)
+        with pytest.raises(errors.UnreadableRecord, match="task 'queue' cannot be read"):
+            results.get("queue")
+        exported = results.export(tmp_path / "results")
+        assert exported.records["task"] == 1
+    assert caplog.text.count("is left out of the export") == len(ids) - 1

@@ -1,0 +1,122 @@
+"""`Results.tree`: the workflow of a task, on real engines, with and without an index on its root."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from surrealdb_celery_backend.errors import ResultNotFound
+from surrealdb_celery_backend.results import Results, TaskNode
+from tests.support import history_data as data
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(params=["no index", "index"])
+def indexed(request: pytest.FixtureRequest, app: Celery) -> str:
+    """With and without an index on the root."""
+    _ = app.backend.connection.transport
+    # With SURREALDB_TEST_OPTIONS=on the app has defined it already.
+    has_index = "DEFINE INDEX IF NOT EXISTS task_root_id ON task FIELDS root_id"
+    app.backend.connection.run_all(
+        has_index if request.param == "index" else "REMOVE INDEX IF EXISTS task_root_id ON task"
+    )
+    return str(request.param)
+
+
+def task(task_id: str, root: str, parent: str | None, *sent: Any, second: int = 0, **fields: Any) -> dict[str, Any]:
+    """A stored task of a workflow, with what Celery keeps of the tasks that it sent."""
+    children = [[[each, None], None] if isinstance(each, str) else each for each in sent]
+    return data.record(
+        task_id=task_id,
+        root_id=root,
+        parent_id=parent,
+        children=json.dumps(children) if children else [],
+        date_done=data.NOW - timedelta(seconds=600 - second),
+        **fields,
+    )
+
+
+def shape(node: TaskNode) -> Any:
+    """A tree as nested tuples."""
+    return (node.id, node.state, [shape(child) for child in node.children])
+
+
+@pytest.mark.usefixtures("indexed")
+@pytest.mark.parametrize("asked", ["root", "b", "body", "deep"])
+def test_the_whole_workflow_is_found_from_any_of_its_tasks(app: Celery, results: Results, asked: str) -> None:
+    """Chain, group, and the body of a chord, which no task names: all are in the tree, with what is still to come."""
+    group = [["g", None], [[["a", None], None], [["b", None], None]]]
+    data.write(
+        app,
+        [
+            task("root", "root", None, group, second=1),
+            task("a", "root", "root", second=2),
+            task("b", "root", "root", status="FAILURE", second=3),
+            task("body", "root", "b", "deep", "never", second=4),
+            task("deep", "root", "body", status="STARTED", second=5) | {"date_done": None},
+            *(task(str(uuid.uuid4()), "another", None, second=place) for place in range(50)),
+        ],
+    )
+    tree = results.tree(asked)
+    never: list[tuple[str, str, list[Any]]] = [("never", "PENDING", [])]
+    body = ("body", "SUCCESS", [("deep", "STARTED", []), *never])
+    assert shape(tree.root) == ("root", "SUCCESS", [("a", "SUCCESS", []), ("b", "FAILURE", [body])])
+    assert tree.complete
+    assert tree.states["SUCCESS"] == 3
+    assert tree.states["FAILURE"] == tree.states["STARTED"] == 1
+    assert tree.states.get("PENDING") == 1
+    assert len(tree) == len(tree.root) == 6
+
+
+def test_a_task_alone_is_a_tree(app: Celery, results: Results) -> None:
+    """A task that sent none and was sent by none is its own workflow; one that is not stored has none."""
+    data.write(app, [data.record(task_id="one")])
+    tree = results.tree("one")
+    assert (shape(tree.root), len(tree), tree.complete) == (("one", "SUCCESS", []), 1, True)
+    with pytest.raises(ResultNotFound):
+        results.tree("two")
+
+
+@pytest.mark.usefixtures("indexed")
+def test_a_long_chain_is_followed_within_bounds(app: Celery, results: Results) -> None:
+    """A chain of 60 is read whole; the number of requests grows with its length, not with the table."""
+    data.write(app, [task(f"t{n}", "t0", f"t{n - 1}" if n else None, f"t{n + 1}", second=n) for n in range(60)])
+    began = app.backend.connection.request_count
+    tree = results.tree("t30")
+    assert tree.states == {"SUCCESS": 60, "PENDING": 1}
+    assert app.backend.connection.request_count - began <= 70
+    depth, node = 0, tree.root
+    while node.children:
+        [node] = node.children
+        depth += 1
+    assert depth == 60
+
+
+def test_parents_lead_to_the_root_where_records_do_not_say_it(app: Celery, results: Results) -> None:
+    """Records without `root_id` are found by parents and children."""
+    data.write(
+        app,
+        [
+            task("top", "", None, "mid", second=1) | {"root_id": None},
+            task("mid", "", "top", "low", second=2) | {"root_id": None},
+            task("low", "", "mid", second=3) | {"root_id": None},
+        ],
+    )
+    assert shape(results.tree("low").root) == (
+        "top",
+        "SUCCESS",
+        [("mid", "SUCCESS", [("low", "SUCCESS", [])])],
+    )
+
+
+def test_a_circle_ends(app: Celery, results: Results) -> None:
+    """Records that name each other as parents, whoever wrote them, make a tree and no endless loop."""
+    data.write(app, [task("a", "a", "b", "b", second=1), task("b", "a", "a", "a", second=2)])
+    tree = results.tree("b")
+    assert shape(tree.root) == ("a", "SUCCESS", [("b", "SUCCESS", [])])

@@ -1,0 +1,89 @@
+"""With surrealdb_track_sent PENDING means waiting, and no record unknown; a later state is never overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from celery import Celery, group, states
+
+from surrealdb_celery_backend.results import Results
+from tests.support.inprocess import TIMEOUT, worker
+
+pytestmark = pytest.mark.integration
+
+
+def make(app_with: Callable[..., Celery], **conf: Any) -> Celery:
+    """An app with a task."""
+    app = app_with(**{"surrealdb_track_sent": True, **conf})
+
+    @app.task(name="echo", shared=False)
+    def echo(value: Any = None) -> Any:
+        return value
+
+    return app
+
+
+def tasks(app: Celery) -> dict[str, dict[str, Any]]:
+    """All records of tasks, by id."""
+    return {task["task_id"]: task for task in app.backend.connection.run("SELECT * FROM task")}
+
+
+def test_a_task_that_waits_is_known(app_with: Callable[..., Celery]) -> None:
+    """A task that was sent has a record with what is known of it; an id that nobody sent has none."""
+    app = make(app_with)
+    eta = datetime.now(timezone.utc) + timedelta(hours=1)
+    result = app.tasks["echo"].apply_async((1,), eta=eta, priority=5, headers={"tags": ["nightly"]})
+    assert app.backend.task_result_exists(result.id), "also before its record is stored"
+    assert app.backend.sent.flush(TIMEOUT)
+    assert app.backend.task_result_exists(result.id)
+    assert not app.backend.sent.holds(result.id)
+    with Results(app) as results:
+        assert (results.exists(result.id), results.exists("unknown")) == (True, False)
+    for task_id in (result.id, "unknown"):
+        asked = app.AsyncResult(task_id)
+        if hasattr(asked, "exists"):  # Celery 5.7
+            assert asked.exists() == app.backend.task_result_exists(task_id)
+    assert not app.backend.task_result_exists("unknown")
+    assert result.state == app.AsyncResult("unknown").state == states.PENDING
+    task = tasks(app)[result.id]
+    assert (task["status"], task["name"], task["queue"]) == ("PENDING", "echo", app.conf.task_default_queue)
+    assert (task["priority"], task["tags"]) == (5, ["nightly"])
+    assert abs(task["eta"] - eta) < timedelta(milliseconds=1)
+    assert task["expires_at"] > datetime.now(timezone.utc) + timedelta(days=29)
+
+
+def test_a_group_goes_together(app_with: Callable[..., Celery]) -> None:
+    """Two hundred tasks are stored in a few requests, and no send waits for one."""
+    app = make(app_with)
+    app.backend.connection.run("RETURN 1")
+    before = app.backend.connection.request_count
+    result = group(app.tasks["echo"].s(number) for number in range(200)).apply_async()
+    assert app.backend.sent.flush(TIMEOUT)
+    assert app.backend.connection.request_count - before <= 40
+    assert set(tasks(app)) == {each.id for each in result.results}
+
+
+def test_a_later_state_stays(app_with: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a task ends before its record as sent is stored, its result stays."""
+    app = make(app_with)
+    sent = app.backend.sent
+    result = app.tasks["echo"].delay(7)
+    assert sent.flush(TIMEOUT)
+    with worker(app):
+        assert result.get(timeout=TIMEOUT) == 7
+    headers = {"id": result.id, "task": "echo", "root_id": result.id}
+    sent.add(headers, {}, "late")
+    assert sent.flush(TIMEOUT)
+    task = tasks(app)[result.id]
+    assert (task["status"], task["result"]) == ("SUCCESS", "7")
+
+
+def test_off_by_default(app_with: Callable[..., Celery]) -> None:
+    """Without the setting nothing is stored when a task is sent."""
+    app = make(app_with, surrealdb_track_sent=False)
+    app.tasks["echo"].delay(1)
+    assert app.backend.sent is None
+    assert tasks(app) == {}

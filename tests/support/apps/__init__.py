@@ -1,0 +1,1 @@
+"""The Celery apps and tasks that tests run."""
