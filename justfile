@@ -23,9 +23,9 @@ test-unit *arguments:
 test-integration *arguments:
     SURREALDB_TEST_URL="${SURREALDB_TEST_URL:-ws://127.0.0.1:8000/rpc}" python3 run.py test --no-coverage tests/integration {{ arguments }}
 
-# The same against engines that the tests start and stop themselves
+# The same against engines that the tests start and stop themselves; all of it, or the files among the arguments
 test-integration-auto *arguments:
-    SURREALDB_TEST_URL= python3 run.py test --no-coverage tests/integration {{ arguments }}
+    SURREALDB_TEST_URL= python3 run.py test --no-coverage {{ if arguments =~ "tests/" { "" } else { "tests/integration" } }} {{ arguments }}
 
 # Start SurrealDB and Redis in Docker
 services-start:
