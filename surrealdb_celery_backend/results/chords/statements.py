@@ -24,6 +24,8 @@ from ..expiry import ends_at
 SIZES = 0
 _PART, _ADDED = "'part'", "'added'"
 _EXPIRES = f"expires_at: {ends_at('$chord_lifetime')}"
+#: What is read where nothing is wanted: with LIMIT 0, 3.0.2 reads the whole range, 130 ms for 12,000 parts.
+_FEWEST = 1
 
 
 def _range(table: str, *path: str) -> str:
@@ -148,9 +150,10 @@ def complete_header(table: str, *, mark_uneven: bool) -> str:
     """See whether a header is complete, and claim its body if it is.
 
     Parameters: group, size_record, uneven, claim (RecordIDs), claimant, task_id, chord_lifetime, keys (how many to
-    read); first and last bucket of those around the part's, and the parts that these have in a complete header (near; 0
-    where that is not known): where they do not, not all parts are counted. The last three values: nothing where the
-    header is not complete, else as that of `CLAIM`; the claim read back; `[expected, complete, nested, uneven, keys]`.
+    read, at least 1); first and last bucket of those around the part's, and the parts that these have in a complete
+    header (near; 0 where that is not known): where they do not, not all parts are counted. The last three values:
+    nothing where the header is not complete, else as that of `CLAIM`; the claim read back; `[expected, complete,
+    nested, uneven, keys]`, whose keys say nothing where it is not complete.
 
     Args:
         table: The chord table.
@@ -165,7 +168,7 @@ def complete_header(table: str, *, mark_uneven: bool) -> str:
         f"{mark if mark_uneven else ''}{_sizes(table)}"
         f"LET $complete = IF $total = 0 {{ false }} ELSE IF $near > 0 AND {_count(around)} < $near {{ false }} "
         f"ELSE {{ {_count(_of_group(table, _PART))} >= $total }};"
-        "LET $limit = IF $complete { $keys } ELSE { 0 };"
+        f"LET $limit = IF $complete {{ $keys }} ELSE {{ {_FEWEST} }};"
         "LET $place = [0, -1, ''];"
         f"LET $found = ({_read_keys(table, '$place', '$limit', indexed=True)});"
         f"IF $complete {{ ({_CREATE_CLAIM}) }};"
@@ -249,7 +252,7 @@ def finish_chord(table: str) -> str:
     return (
         f"LET $mine = (UPDATE $claim SET done = true, expires_at = {ends_at('$chord_lifetime')} "
         "WHERE claimant = $claimant RETURN VALUE claimant);"
-        "LET $limit = IF array::len($mine) > 0 { $number } ELSE { 0 };"
+        f"LET $limit = IF array::len($mine) > 0 {{ $number }} ELSE {{ {_FEWEST} }};"
         f"LET $ids = (SELECT VALUE id FROM {_of_group(table, _PART)} LIMIT $limit);"
         "IF array::len($mine) > 0 {"
         " DELETE $size_record RETURN NONE; DELETE $header RETURN NONE; DELETE $uneven RETURN NONE;"

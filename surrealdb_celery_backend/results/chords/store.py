@@ -395,6 +395,5 @@ def _claim(claims: Any) -> Claim | None:
 
 def _progress(state: Any, claims: Any) -> Progress:
     size, complete, nested, uneven, keys = state
-    return Progress(
-        size, bool(complete), _claim(claims), bool(nested), bool(uneven), tuple(PartKey(*key) for key in keys)
-    )
+    known = tuple(PartKey(*key) for key in keys) if complete else ()
+    return Progress(size, bool(complete), _claim(claims), bool(nested), bool(uneven), known)
