@@ -35,6 +35,7 @@ from .accounting import Accounts, tree
 from .child import Child, spawn
 from .contenders import CeleryClient, Contender, request_of, surrealdb
 from .measures.base import ids
+from .measures.cleanup import store_expired
 
 #: How long a trial may take, in seconds: only a hang takes so long.
 LIMIT = 1800.0
@@ -242,6 +243,43 @@ def threads(client: CeleryClient, size: int) -> str:
         return f"the last arrived {max(arrived) - ours.recv():.2f} s after its store"
 
 
+def cleanup(client: CeleryClient, size: int) -> str:
+    """Clean up many expired results among a tenth as many that have not, while a thread stores."""
+    store_expired(client, size)
+    fresh = ids(size // 10)
+    _store_all(client, fresh, "x")
+    memory = psutil.Process().memory_info
+    before, most, waits, ended = memory().rss, 0, [], threading.Event()
+
+    def store() -> None:
+        while not ended.is_set():
+            task_id = uuid.uuid4().hex
+            began = time.monotonic()
+            client.store(task_id, "x", request_of(task_id))
+            waits.append(time.monotonic() - began)
+
+    def looked(_: Any) -> None:
+        nonlocal most
+        most = max(most, memory().rss)
+
+    storer = threading.Thread(target=store)
+    storer.start()
+    with _used(client) as said:
+        try:
+            report = client.backend.cleanup(on_batch=looked)
+        finally:
+            ended.set()
+            storer.join()
+        note = said()
+    assert report.records["task"] == size
+    assert client.fetch(fresh[0]) == client.fetch(fresh[-1]) == "x"
+    took = sorted(waits)
+    return (
+        f"clean-up alone: {note}, {len(took)} of which stored: median {took[len(took) // 2] * 1000:.1f} ms, "
+        f"worst {took[-1] * 1000:.0f} ms; {(most - before) / MIB:.0f} MiB more in the client"
+    )
+
+
 def connections(client: CeleryClient, size: int) -> str:
     """Use many connections, one for each of so many apps."""
     used = [(CeleryClient(client.contender), task_id) for task_id in ids(size)]
@@ -266,6 +304,7 @@ TRIALS: dict[str, tuple[Trial, int]] = {
     "chord": (chord, 20_000),
     "threads": (threads, 500),
     "connections": (connections, 500),
+    "clean-up": (cleanup, 1_000_000),
 }
 
 

@@ -31,7 +31,7 @@ class CleanUp(Measure):
     def sample(self, bench: Bench, contender: Contender) -> dict[str, float]:
         client = bench.client(contender)
         assert isinstance(client, CeleryClient)
-        _store_expired(client, bench.sizes.expired)
+        store_expired(client, bench.sizes.expired)
         bench.storer.begin(contender)
         time.sleep(bench.sizes.expired / 25_000)
         usual = max(bench.storer.end())
@@ -41,7 +41,13 @@ class CleanUp(Measure):
         return {"clean-up": elapsed, "worst wait": worst * 1000, "worst wait ratio": worst / usual}
 
 
-def _store_expired(client: CeleryClient, number: int) -> None:
+def store_expired(client: CeleryClient, number: int) -> None:
+    """Store results that have expired, many at a time.
+
+    Args:
+        client: Of the backend that gets them.
+        number: How many.
+    """
     first = datetime.now(timezone.utc) - timedelta(days=2)
     batch = 1000
     backend = client.backend
