@@ -68,6 +68,12 @@ def _text(kind: str, fields: Any) -> str:
     return f"event: {kind}\ndata: {json.dumps(fields, default=str)}\n\n"
 
 
+#: Changes from now on are told: a page that is rendered after this event misses none.
+FOLLOWING = _text("following", {})
+#: The database does not answer; `FOLLOWING` comes when it does.
+AWAY = _text("away", {})
+
+
 class Hub:
     """Hands each change of a task to every open page.
 
@@ -79,8 +85,9 @@ class Hub:
     def __init__(self, data: Data, refresh: float) -> None:
         self._data = data
         self._refresh = refresh
-        self._pages: set[asyncio.Queue[Change | None]] = set()
+        self._pages: set[asyncio.Queue[Change | str]] = set()
         self._looking: asyncio.Task[None] | None = None
+        self._follows = False
 
     @property
     def pages(self) -> int:
@@ -93,8 +100,10 @@ class Hub:
         Args:
             match: Says which tasks the page lists; None for all.
         """
-        queue: asyncio.Queue[Change | None] = asyncio.Queue(BEHIND)
+        queue: asyncio.Queue[Change | str] = asyncio.Queue(BEHIND)
         self._pages.add(queue)
+        if self._follows:
+            queue.put_nowait(FOLLOWING)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         try:
@@ -105,14 +114,15 @@ class Hub:
                 except (TimeoutError, asyncio.TimeoutError):
                     yield ": still here\n\n"
                 else:
-                    yield _text("away", {}) if change is None else change.text(match)
+                    yield change if isinstance(change, str) else change.text(match)
         finally:
             self._pages.discard(queue)
             if not self._pages and self._looking is not None:
                 self._looking.cancel()
                 self._looking = None
+                self._follows = False
 
-    def _tell(self, change: Change | None) -> None:
+    def _tell(self, change: Change | str) -> None:
         for queue in self._pages:
             if queue.full():
                 with contextlib.suppress(asyncio.QueueEmpty):
@@ -125,6 +135,8 @@ class Hub:
             follower = None
             try:
                 follower = await self._data.read(self._data.results.follower, look_every=self._refresh)
+                self._follows = True
+                self._tell(FOLLOWING)
                 while True:
                     tasks = await self._data.read(follower.changes, WAIT)
                     if tasks:
@@ -133,8 +145,10 @@ class Hub:
                         await asyncio.sleep(GATHERED)
             except SurrealDBBackendError as error:
                 logger.warning("the console cannot look for changes at the moment: %s", error)
-                self._tell(None)
+                self._tell(AWAY)
             finally:
+                if self._looking is asyncio.current_task():
+                    self._follows = False
                 if follower is not None:
                     follower.close()
             await asyncio.sleep(self._refresh)

@@ -288,6 +288,8 @@ def test_open_pages_share_one_live_query(app: Celery, live_engine: RunningEngine
         try:
             for each in pages:
                 assert (await anext(each)).startswith("retry:")
+            for each in pages:
+                assert (await anext(each)).startswith("event: following")
             listening = [asyncio.ensure_future(_first_event(each)) for each in pages]
             await asyncio.to_thread(until, lambda: app.backend.feed.live, "changes are notified", 60)
             app.backend.store_result("seen", 1, "SUCCESS")

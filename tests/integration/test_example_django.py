@@ -105,6 +105,7 @@ def the_console_is_mounted(client: httpx.Client) -> None:
         assert events.headers["content-type"].startswith("text/event-stream")
         lines = events.iter_lines()
         assert next(lines) == "retry: 2000"
+        assert next(line for line in lines if line.startswith("event: ")) == "event: following"
         with httpx.Client(base_url=client.base_url, timeout=MAX_WAIT) as other:
             shipped = order(other, "pen", 4)
         seen = next(line for line in lines if shipped["id"] in line)

@@ -44,6 +44,7 @@ function remember(root) {
 
 let asking = false;
 let again = false;
+let meanwhile = null; // Changes that were told while the server rendered the page anew.
 
 async function refresh() {
   if (asking) {
@@ -51,6 +52,7 @@ async function refresh() {
     return;
   }
   asking = true;
+  meanwhile = [];
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
     if (answer.ok || answer.status === 404) {
@@ -59,11 +61,16 @@ async function refresh() {
       if (names(page) !== names(document)) location.reload();
       else await replaceParts(page);
       note(usual);
+      // What the server rendered may be older than what was told since it was asked.
+      const table = document.getElementById("live");
+      if (table) for (const change of meanwhile) updateList(table, change);
     } else {
       note(`The console answers ${answer.status}: what is shown may be old.`);
     }
   } catch {
     note("The console does not answer: what is shown may be old.");
+  } finally {
+    meanwhile = null;
   }
   // At most once a second, however much happens.
   setTimeout(() => {
@@ -196,17 +203,18 @@ function follow() {
   const source = new EventSource(document.body.dataset.events);
   const watched = document.querySelector("[data-watch]");
   let opened = false;
-  source.addEventListener("open", () => {
-    // What happened before the first event, or while there was no connection, is on the page as the server renders it.
-    refresh();
-    opened = true;
+  source.addEventListener("open", () => { opened = true; });
+  source.addEventListener("following", () => {
+    // From now on each change is told. What happened before is on the page as the server renders it.
     if (!watched) usual = "This list is live.";
     note(usual);
+    refresh();
   });
   source.addEventListener("tasks", (event) => {
     const change = JSON.parse(event.data);
     const table = document.getElementById("live");
     if (table) updateList(table, change);
+    if (meanwhile) meanwhile.push(change);
     if (!watched) return;
     const { watch, root } = watched.dataset;
     const concerns = (task) => !watch || task.id === watch || task.root_id === root || task.id === root;
