@@ -79,6 +79,8 @@ class Ways:
         self.labels: dict[str, tuple[str, list[str] | None]] = {}
 
     def _note(self, way: str, result: AsyncResult, tags: list[str] | None) -> None:
+        # A task's callbacks and the next one of a chain are sent, and may end, before its own result is stored.
+        result.get(timeout=TIMEOUT, propagate=False)
         self.labels[result.id] = way, tags
 
     def send(self) -> None:
