@@ -23,6 +23,7 @@ from surrealdb import RecordID, Surreal
 from surrealdb.data.cbor import decode, encode
 
 from tests.engines import installed
+from tests.support.ports import held_port
 
 devserver = pytest.importorskip("surrealdb_celery_backend.devserver")
 DevServer, DevServerError = devserver.DevServer, devserver.DevServerError
@@ -105,16 +106,6 @@ def refusal(*arguments: str) -> str:
     assert ended.stdout == ""
     assert ended.stderr.count("\n") == 1
     return ended.stderr
-
-
-@contextlib.contextmanager
-def held_port() -> Iterator[int]:
-    """A port of loopback that a server may take and leave, and that no other program is given meanwhile."""
-    with socket.socket() as holder:
-        # Bound and never listening: who connects is refused, and who says SO_REUSEADDR too may listen there.
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
-        yield holder.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from tests.engines import Database, RunningEngine
 from tests.support.guides import Block, Guide, blocks
+from tests.support.ports import held_port
 from tests.support.states import until
 
 pytestmark = [
@@ -35,16 +35,8 @@ for name, result, state in (("add", 5, "SUCCESS"), ("divide", ValueError("x"), "
 """
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def test_start_in_five_minutes(live_engine: RunningEngine, fresh_database: Database, tmp_path: Path) -> None:
+def test_start_in_five_minutes(live_engine: RunningEngine, fresh_database: Database, tmp_path: Path, port: int) -> None:
     """A task, a worker, a failure found by a command, a check and the console."""
-    port = free_port()
     replaced = {ADDRESS: fresh_database.backend_url, "surrealdb console": f"surrealdb console --port {port}"}
     with Guide(tmp_path, replaced) as guide:
         guide.follow("docs/start.md")
@@ -65,10 +57,9 @@ def test_a_plain_celery_project(live_engine: RunningEngine, fresh_database: Data
     assert entry == {"name": "report", "schedule": {"timedelta": 300}}
 
 
-def test_a_django_project(live_engine: RunningEngine, fresh_database: Database, tmp_path: Path) -> None:
+def test_a_django_project(live_engine: RunningEngine, fresh_database: Database, tmp_path: Path, port: int) -> None:
     """A new project with a worker, beat, the check, the admin's page, and the tests of its tasks."""
     pytest.importorskip("django")
-    port = free_port()
     with Guide(tmp_path, {ADDRESS: fresh_database.backend_url, "8001": str(port)}) as guide:
         guide.follow("docs/django.md")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/admin/") as answer:
@@ -78,10 +69,11 @@ def test_a_django_project(live_engine: RunningEngine, fresh_database: Database, 
     assert "orders.tasks.report" in entries
 
 
-def test_a_service_with_fastapi(live_engine: RunningEngine, fresh_database: Database, tmp_path: Path) -> None:
+def test_a_service_with_fastapi(
+    live_engine: RunningEngine, fresh_database: Database, tmp_path: Path, port: int
+) -> None:
     """A report that is sent, awaited and watched through the service, and the console in it."""
     pytest.importorskip("fastapi")
-    port = free_port()
     with Guide(tmp_path, {ADDRESS: fresh_database.backend_url, "8080": str(port)}) as guide:
         guide.follow("docs/fastapi.md")
         failed = guide.says(f"curl -s -X POST 'http://127.0.0.1:{port}/reports?pages=0'")
@@ -91,6 +83,13 @@ def test_a_service_with_fastapi(live_engine: RunningEngine, fresh_database: Data
         )
     assert state == {"state": "FAILURE", "error": "a report has at least one page"}
     assert len(guide.ran) == 7
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """The port of a page's web program, which starts only after several others."""
+    with held_port() as port:
+        yield port
 
 
 @pytest.fixture

@@ -59,7 +59,8 @@ ELSEWHERE = {
 #: Programs that run on, each with what it says when it is ready.
 PROGRAMS = {
     r"celery -A \S+ (?:--workdir \S+ )?worker\b": r" ready\.",
-    r"celery -A \S+ beat\b": r"beat: Starting",
+    # By then the entries of the code are in the database, where the next command changes one.
+    r"celery -A \S+ beat\b": r"beat: \d+ entries",
     r"celery -A \S+ surrealdb (?:console|metrics)\b": r"(?:Uvicorn running|Listening) on",
     r"uvicorn ": r"Uvicorn running on",
     r"python manage\.py runserver": r"Starting development server at|Quit the server",
