@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from surrealdb_celery_backend.beat import Schedules
 from surrealdb_celery_backend.results import Results
@@ -21,6 +22,8 @@ from .app import app
 LEASE = "3"
 #: How long anything may take before this program gives up, in seconds.
 MAX_WAIT = 120.0
+
+T = TypeVar("T")
 
 
 class TakeoverError(Exception):
@@ -50,21 +53,25 @@ def two_beats() -> Iterator[dict[int, subprocess.Popen[bytes]]]:
                 beat.wait()
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
+def until(condition: Callable[[], T | None], what: str) -> T:
     """Wait for a state.
 
     Args:
         condition: Whether it is there.
         what: Its name, for the error.
 
+    Returns:
+        What the condition gave.
+
     Raises:
         TakeoverError: It did not come within `MAX_WAIT`.
     """
     end = time.monotonic() + MAX_WAIT
-    while not condition():
+    while not (found := condition()):
         if time.monotonic() > end:
             raise TakeoverError(f"still not after {MAX_WAIT:g} s: {what}")
         time.sleep(0.1)
+    return found
 
 
 def main() -> None:
@@ -97,9 +104,7 @@ def take_over(schedules: Schedules, beats: dict[int, subprocess.Popen[bytes]]) -
     def runs() -> int:
         return schedules.get("heartbeat").total_run_count
 
-    until(lambda: active() is not None, "one of the two is active")
-    first = active()
-    assert first is not None
+    first = until(active, "one of the two is active")
     until(lambda: "heartbeat" in {each.name for each in schedules.stored()}, "the entries of the code are there")
     before = runs()
     until(lambda: runs() >= before + 3, "the entry ran three times")
