@@ -21,12 +21,15 @@ from tests.support.beats import Beats, take_in_changes, tick_until_idle
 #: SurrealQL of values without a Python type that every engine can store and send.
 SENT = ["1..5", "(1, 2)", "{type: 'LineString', coordinates: [[1, 2], [3, 4]]}", "type::table('x')"]
 
+#: Nothing is tried again; once may take as long as it likes.
+ONCE = {"result_backend_always_retry": False, "surrealdb_timeout": 60, "surrealdb_read_timeout": 60}
+
 
 @pytest.mark.parametrize("value", SENT)
 @pytest.mark.parametrize("field", ["result", "traceback", "status", "children", "date_done", "note"])
 def test_results(field: str, value: str, app_with: Callable[..., Celery], fresh_database: Database) -> None:
     """The results of other tasks are read by `get_many` and `get`; nothing looks like a broken line."""
-    backend = app_with(result_backend_always_retry=False).backend
+    backend = app_with(**ONCE).backend
     for name in ("a", "b", "c"):
         backend.store_result(name, name, states.SUCCESS)
     fresh_database.query(f"UPDATE task:b SET {field} = {value}")
@@ -36,7 +39,7 @@ def test_results(field: str, value: str, app_with: Callable[..., Celery], fresh_
             backend.get_task_meta("b")
     found = {}
     try:
-        found = dict(backend.get_many(["a", "c"], timeout=10))
+        found = dict(backend.get_many(["a", "c"], timeout=60))
     finally:
         assert {name: meta["result"] for name, meta in found.items()} == {"a": "a", "c": "c"}
 
@@ -100,7 +103,7 @@ def test_results_beside_one_that_cannot_be_sent(
     app_with: Callable[..., Celery], fresh_database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The server refuses the whole reply because of a regex in one record: the others are read, and that one is named."""
-    backend = app_with(result_backend_always_retry=False).backend
+    backend = app_with(**ONCE).backend
     names = [f"task-{number}" for number in range(9)]
     for name in names:
         backend.store_result(name, name, states.SUCCESS)
