@@ -10,6 +10,8 @@ from typing import Any
 from celery import Celery, chain, chord, group
 from celery.exceptions import Ignore, Reject
 
+from tests.support.states import until
+
 
 class Refused(Exception):
     """An exception with arguments of several types."""
@@ -106,8 +108,16 @@ def register(app: Celery) -> None:  # noqa: C901, PLR0915 - one short task after
         except ValueError as cause:
             raise Refused("because of another") from cause
 
-    @task(name="contract.retried", bind=True, max_retries=2, default_retry_delay=0)
+    def retry_is_stored(self: Any, exc: Any, task_id: str, *_: Any) -> None:
+        self.backend.incr(f"{task_id}-retries")
+
+    @task(name="contract.retried", bind=True, max_retries=2, default_retry_delay=0, on_retry=retry_is_stored)
     def retried(self: Any, give_up: bool = False) -> Any:
+        # Celery sends a retry before it stores it: a RETRY that is stored late would replace the FAILURE in Redis.
+        key = f"{self.request.id}-retries"
+        until(lambda: int(self.backend.get(key) or 0) >= self.request.retries, "the retries are stored", 60)
+        if self.request.retries == 2:
+            self.backend.delete(key)
         if give_up or self.request.retries < 2:
             raise self.retry(exc=Refused(f"attempt {self.request.retries}"))
         return self.request.retries
