@@ -21,6 +21,11 @@ pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("clean_environment")]
 DOCUMENTED = (CHECKOUT / "docs" / "configuration.md").read_text(encoding="utf-8")
 
 
+def of_settings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What the settings said, not what threads of earlier tests say meanwhile."""
+    return [record for record in caplog.records if record.name == declared.__name__]
+
+
 @pytest.mark.parametrize("before", ["SURREALDB_", "CELERY_SURREALDB_"])
 def test_every_setting_has_a_variable(before: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With no configuration in code each setting is read from the environment, in both forms of its name."""
@@ -87,7 +92,7 @@ def test_close_names_are_warned_of(
     monkeypatch.setenv(variable, "s3cr3t")
     for _ in range(2):
         settings()
-    (record,) = caplog.records
+    (record,) = of_settings(caplog)
     assert f"environment variable {variable} is no setting and is not used; did you mean " in record.getMessage()
     assert meant is None or f"did you mean {meant}?" in record.getMessage()
     assert "s3cr3t" not in caplog.text
@@ -100,7 +105,7 @@ def test_names_of_other_programs(
     """What belongs to other programs is left alone."""
     monkeypatch.setenv(variable, "theirs")
     settings()
-    assert caplog.records == []
+    assert of_settings(caplog) == []
 
 
 @pytest.mark.parametrize("name", sorted(declared.names()))
@@ -133,7 +138,7 @@ def test_verification_that_is_off_is_said(url: str, caplog: pytest.LogCaptureFix
     """TLS without verification is one warning per process."""
     for _ in range(2):
         settings(surrealdb_url=url, surrealdb_password="own", surrealdb_tls={"verify": False})
-    (record,) = caplog.records
+    (record,) = of_settings(caplog)
     assert record.levelno == logging.WARNING
     assert "surrealdb_tls has verify=False" in record.getMessage()
 
