@@ -56,7 +56,7 @@ def test_threads_of_celery(loop: Callable[..., Any]) -> None:
     timer = Timer()
     timer.call_after(0, look)
     try:
-        assert called.wait(10)
+        assert called.wait(60)
     finally:
         timer.stop()
     assert found == [True]
