@@ -89,7 +89,8 @@ def test_times_of_every_way_to_send(app_with: Callable[..., Celery]) -> None:
         assert task["started_at"] < task["date_done"] <= after + timedelta(seconds=1)
         assert NAP * 0.9 <= task["runtime"] <= TIMEOUT
         ran = (task["date_done"] - task["started_at"]).total_seconds()
-        assert ran == pytest.approx(task["runtime"], abs=0.5)
+        # The store may come as much later as its thread stood still, and never earlier.
+        assert task["runtime"] - 0.001 <= ran <= TIMEOUT
         assert 0 <= task["queue_time"] <= TIMEOUT
         assert "clock_skew" not in task
         assert "attempts" not in task
@@ -213,22 +214,24 @@ def test_progress(app_with: Callable[..., Celery]) -> None:
 def test_labels(app_with: Callable[..., Celery]) -> None:
     """Tags, meta, priority, eta, the entry of beat and the task that it repeats are fields."""
     app = make(app_with)
-    eta = datetime.now(timezone.utc) + timedelta(seconds=1)
+    eta = datetime.now(timezone.utc)
     headers = {
         "tags": ["nightly", "shop 7"],
         "meta": {"customer": 7, "of": ["a", 1.5, True]},
         "periodic_task_name": "every night",
         "retry_of": "an older id",
     }
-    with worker(app):
+    # Sent long before it is due, without anybody having to wait for that.
+    with time_machine.travel(eta - timedelta(hours=1), tick=True):
         result = app.tasks["nap"].apply_async(headers=headers, eta=eta, priority=3)
+    with worker(app):
         result.get(timeout=TIMEOUT)
     task = record(app, result.id)
     assert {name: task[name] for name in headers} == headers
     assert task["priority"] == 3
     assert abs(task["eta"] - eta) < timedelta(milliseconds=1)
     # From when it was due, not from when it was sent.
-    assert task["queue_time"] < (task["started_at"] - task["sent_at"]).total_seconds()
+    assert task["queue_time"] < (task["started_at"] - task["sent_at"]).total_seconds() - 3000
 
 
 @pytest.mark.parametrize(
