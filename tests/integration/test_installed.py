@@ -76,7 +76,7 @@ def test_the_wheel_holds_the_checkouts_package(wheel: Path) -> None:
     package = CHECKOUT / "surrealdb_celery_backend"
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist() if name.startswith(f"{package.name}/")}
-    files = [path for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    files = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert held == {path.relative_to(CHECKOUT).as_posix(): path.read_bytes() for path in files}
 
 

@@ -95,8 +95,8 @@ def test_incr_by_threads(app: Celery, engine: RunningEngine) -> None:
         thread.join()
     assert failures == []
     # Not every store detects every conflict (docs/architecture.md), which is why nothing of ours counts. How many
-    # it misses is chance; where it missed all of four that meet each time, a thread's own ten would be left.
-    least = 40 if engine.store == "rocksdb" else 10
+    # it misses is chance. Two are left at least: one thread's last increment may have read another's belated first.
+    least = 40 if engine.store == "rocksdb" else 2
     assert least <= app.backend.get("shared") <= 40
 
 

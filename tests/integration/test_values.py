@@ -89,7 +89,7 @@ def test_values(pair: tuple[Celery, Celery], name: str) -> None:
 
     def there_and_back(app: Celery) -> Any:
         app.backend.store_result(task_id, VALUES[name], states.SUCCESS)
-        return app.AsyncResult(task_id).get(timeout=5)
+        return app.AsyncResult(task_id).get(timeout=60)
 
     ours, reference = pair
     expected = outcome(lambda: there_and_back(reference))
@@ -155,12 +155,12 @@ def test_ids_that_cannot_be_stored(app_with: Callable[..., Celery], name: str) -
 @pytest.mark.parametrize("serializer", ["json", "pickle"])
 def test_10_megabytes(app_with: Callable[..., Celery], serializer: str) -> None:
     """A result of 10 MB is stored and read back equal, on the line that everybody shares."""
-    app = app_with(result_serializer=serializer)
+    app = app_with(result_serializer=serializer, surrealdb_timeout=60)
     value = "0123456789" * 1_000_000
     app.backend.store_result("big", value, states.SUCCESS)
     assert app.AsyncResult("big").get(timeout=60) == value
     app.backend.store_result("small", 1, states.SUCCESS)
-    assert app.AsyncResult("small").get(timeout=10) == 1
+    assert app.AsyncResult("small").get(timeout=60) == 1
 
 
 def test_fields_that_people_ask_for_are_native(app_with: Callable[..., Celery]) -> None:

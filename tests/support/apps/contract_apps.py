@@ -153,7 +153,7 @@ def seen(result: AsyncResult | EagerResult) -> dict[str, Any]:
     values["meta"] = described(meta)
     for name in ("ready", "successful", "failed"):
         values[name] = getattr(result, name)()
-    values["get"] = outcome(lambda: result.get(timeout=10, disable_sync_subtasks=False)) if result.ready() else None
+    values["get"] = outcome(lambda: result.get(timeout=60, disable_sync_subtasks=False)) if result.ready() else None
     values["as_tuple"] = described(result.as_tuple())
     return values
 
