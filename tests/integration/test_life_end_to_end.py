@@ -67,12 +67,13 @@ def test_the_entry_that_sent_a_task(app_with: Callable[..., Celery]) -> None:
     app = make(app_with)
     clock = SteppedClock()
     with Schedules(app) as schedules, Results(app) as results, worker(app):
-        schedules.add(ScheduleEntry("nightly import", "import", timedelta(seconds=10), kwargs={"path": "a.csv"}))
+        schedules.add(ScheduleEntry("nightly import", "import", timedelta(hours=1), kwargs={"path": "a.csv"}))
         beat = SurrealDBScheduler(app, clock=clock)
         try:
             beat.max_interval = 0.01
             beat.tick()
-            clock.advance(15)  # the entry was added by the clock of the database, after this one began
+            # By the clock of the database the entry was added later than this one began: less than half an hour.
+            clock.advance(5400)
             tick_until_idle(beat)
         finally:
             beat.close()
