@@ -36,7 +36,11 @@ def backend(proxy: Proxy, fresh_database: Database) -> Iterator[SurrealDBBackend
     """A backend that does not repeat what failed, connected through a proxy."""
     app = Celery("fetches", backend="surrealdb", broker="memory://", set_as_current=False)
     app.conf.update(
-        fresh_database.settings, surrealdb_url=proxy.url, surrealdb_timeout=LIMIT, result_backend_always_retry=False
+        fresh_database.settings,
+        surrealdb_url=proxy.url,
+        surrealdb_timeout=LIMIT,
+        surrealdb_read_timeout=LIMIT,
+        result_backend_always_retry=False,
     )
     for number in range(7):
         app.backend.store_result(f"id {number}", number, states.SUCCESS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType, SimpleNamespace
@@ -266,7 +267,8 @@ def test_who_opens_has_little_time_left(fake: FakeServer, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(connection, "_establish", slow)
     with ThreadPoolExecutor(2) as pool:
-        hasty = pool.submit(connection.run, "RETURN 1", deadline=connection._deadline() - LIMIT + 1)
+        # Little beside the other's, and enough to come to the server, however slow the machine.
+        hasty = pool.submit(connection.run, "RETURN 1", deadline=time.monotonic() + LIMIT)
         assert waits.wait(LIMIT)
         opening = connection._shared._opening
         assert opening is not None
@@ -278,7 +280,7 @@ def test_who_opens_has_little_time_left(fake: FakeServer, monkeypatch: pytest.Mo
             return wait(timeout)
 
         monkeypatch.setattr(opening.done, "wait", noted)
-        patient = pool.submit(connection.run, "RETURN 1")
+        patient = pool.submit(connection.run, "RETURN 1", deadline=time.monotonic() + 10 * LIMIT)
         assert waiting.wait(LIMIT)
         over.set()
         with pytest.raises(errors.RequestTimedOut):

@@ -53,7 +53,7 @@ def test_pool(pool: str, proxy: Proxy, fresh_database: Database, start_worker: A
     needs(pool)
     worker = start_worker(
         fresh_database,
-        {"surrealdb_url": proxy.url},
+        {"surrealdb_url": proxy.url, "surrealdb_timeout": ARRIVE},
         pool=pool,
         concurrency=POOLS[pool],
         use_before_fork=True,
@@ -86,7 +86,8 @@ def test_greenlets_do_not_wait_for_each_other(
     needs(pool)
     worker = start_worker(
         fresh_database,
-        {"surrealdb_url": proxy.url},
+        # What is sent again because its reply is held back is counted as well.
+        {"surrealdb_url": proxy.url, "surrealdb_timeout": ARRIVE},
         pool=pool,
         concurrency=10,
         use_before_fork=True,

@@ -18,7 +18,7 @@ from tests.engines import Database, RunningEngine
 from tests.support.faults import rights
 from tests.support.faults.proxy import Proxy
 from tests.support.paths import CHECKOUT
-from tests.support.states import until
+from tests.support.states import MAX_WAIT, until
 from tests.support.waits import in_background
 
 AS_WORKER = {"username": "worker", "password": "secret"}
@@ -214,7 +214,8 @@ def test_writes_that_have_nothing_to_do(viewer: Celery) -> None:
 def test_a_late_failure_meets_a_success_that_is_forgotten(fresh_database: Database, closing: Any) -> None:
     """Fifty threads store a SUCCESS, a late FAILURE over it, and forget it: nobody is told that it may not write."""
     app = Celery("root", backend="surrealdb", broker="memory://", set_as_current=False)
-    app.conf.update(fresh_database.settings)
+    # A slow machine needs longer than `surrealdb_timeout` for writes that meet so often.
+    app.conf.update(fresh_database.settings, surrealdb_timeout=2 * MAX_WAIT)
     backend = app.backend
     closing.callback(backend.close)
     ids = [f"hot-{number}" for number in range(5)]

@@ -16,7 +16,7 @@ from surrealdb_celery_backend import aio, errors
 from surrealdb_celery_backend.results import waiting
 from tests.engines import Database
 from tests.support.faults.proxy import Proxy
-from tests.support.states import until
+from tests.support.states import MAX_WAIT, until
 from tests.support.waits import Side, in_background, names
 
 #: How each kind of wait is made: it takes a side, the id of a task, and a timeout.
@@ -32,15 +32,23 @@ WAITS: dict[str, Callable[[Side, str, float | None], Any]] = {
 @pytest.fixture(params=["auto", "off"])
 def side(request: pytest.FixtureRequest, proxy: Proxy, fresh_database: Database) -> Iterator[Side]:
     """Who waits, through a proxy."""
-    side = Side(fresh_database.settings | {"surrealdb_url": proxy.url, "surrealdb_live": request.param})
+    settings = {"surrealdb_url": proxy.url, "surrealdb_live": request.param, "surrealdb_timeout": 2 * MAX_WAIT}
+    side = Side(fresh_database.settings | settings)
     yield side
     assert len(side.dispatcher) == 0
     side.backend.close()
 
 
+def first_look_of(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the first look of a wait take longer than it may: a machine that stands still looks like a silent server."""
+    for module in (waiting, aio):
+        monkeypatch.setattr(module, "FIRST_LOOK", seconds)
+
+
 @pytest.mark.parametrize("kind", WAITS)
-def test_a_timeout_says_what_went_wrong(dead_port: int, kind: str) -> None:
+def test_a_timeout_says_what_went_wrong(monkeypatch: pytest.MonkeyPatch, dead_port: int, kind: str) -> None:
     """Nobody is there: the wait ends in its time with a TimeoutError that carries the outage."""
+    first_look_of(monkeypatch, MAX_WAIT)
     side = Side({"surrealdb_url": f"ws://127.0.0.1:{dead_port}"})
     with pytest.raises(ResultTimeout) as raised:
         WAITS[kind](side, "never", 0.5)
@@ -64,8 +72,12 @@ def test_without_a_timeout_one_error_ends_the_wait(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("kind", WAITS)
-def test_a_server_that_is_silent_does_not_hold_up_a_timeout(side: Side, proxy: Proxy, kind: str) -> None:
+def test_a_server_that_is_silent_does_not_hold_up_a_timeout(
+    side: Side, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """A request takes up to surrealdb_timeout; a wait of half a second does not."""
+    # The look has to have begun, perhaps in another thread, half of this before the wait ends.
+    first_look_of(monkeypatch, 3.0)
     side.backend.connection.run("RETURN 1")
     proxy.losing_replies = True
     began = time.monotonic()
@@ -77,7 +89,9 @@ def test_a_server_that_is_silent_does_not_hold_up_a_timeout(side: Side, proxy: P
 
 
 @pytest.mark.parametrize("kind", WAITS)
-def test_an_outage_during_a_wait(side: Side, proxy: Proxy, fresh_database: Database, kind: str) -> None:
+def test_an_outage_during_a_wait(
+    side: Side, proxy: Proxy, fresh_database: Database, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """The line is away and comes back: the wait goes on, and a timeout afterwards carries nothing."""
     working = Side(fresh_database.settings)
     value = in_background(lambda: WAITS[kind](side, "late", 100.0))
@@ -88,6 +102,7 @@ def test_an_outage_during_a_wait(side: Side, proxy: Proxy, fresh_database: Datab
     working.backend.store_result("late", "there", states.SUCCESS)
     proxy.refusing = False
     assert value() == "there"
+    first_look_of(monkeypatch, MAX_WAIT)
     with pytest.raises(ResultTimeout) as raised:
         WAITS[kind](side, "never", 0.3)
     assert raised.value.__cause__ is None

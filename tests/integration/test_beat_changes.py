@@ -151,7 +151,7 @@ def test_listening_is_taken_up_again(live_engine: RunningEngine, beats: Beats) -
             way.cut()
             schedules.add(ScheduleEntry("missed", "shop.report", {"timedelta": 10}))
             wait_for(scheduler, lambda: "missed" in scheduler.schedule)
-            assert scheduler.changes.is_live
+            wait_for(scheduler, lambda: scheduler.changes.is_live)
             schedules.add(ScheduleEntry("told again", "shop.report", {"timedelta": 10}))
             wait_for(scheduler, lambda: "told again" in scheduler.schedule)
 

@@ -330,9 +330,10 @@ def test_counts_that_are_set_back_count_anew(beats: Beats) -> None:
     """After its count was set back an entry runs as often as max_runs says, not as beat remembers."""
     scheduler = beats.start()
     with beats.schedules() as schedules:
-        schedules.add(ScheduleEntry("a", "shop.report", 10, max_runs=5))
+        added = schedules.add(ScheduleEntry("a", "shop.report", 10, max_runs=5))
+        assert added.changed_at is not None
         take_in_changes(scheduler)
-        beats.clock.moment = datetime.now(UTC) + timedelta(seconds=1)
+        beats.clock.moment = added.changed_at + timedelta(seconds=1)
         for _ in range(4):
             beats.clock.advance(10)
             tick_until_idle(scheduler)
@@ -350,9 +351,10 @@ def test_a_run_that_was_asked_for_can_be_the_last(beats: Beats) -> None:
     """Runs that are asked for count towards max_runs: with the last one the entry is paused."""
     scheduler = beats.start()
     with beats.schedules() as schedules:
-        schedules.add(ScheduleEntry("a", "shop.report", 10, max_runs=2))
+        added = schedules.add(ScheduleEntry("a", "shop.report", 10, max_runs=2))
+        assert added.changed_at is not None
         take_in_changes(scheduler)
-        beats.clock.moment = datetime.now(UTC) + timedelta(seconds=1)
+        beats.clock.moment = added.changed_at + timedelta(seconds=1)
         beats.clock.advance(10)
         tick_until_idle(scheduler)
         schedules.run("a")

@@ -22,6 +22,8 @@ UTC = timezone.utc
 
 #: How long a state may take to be reached before the test fails, in seconds.
 MAX_WAIT = 60
+#: No longer are the bytes that a :class:`ForwardingServer` looks for, but for one.
+MARK = 100
 
 
 class Endless(AssertionError):
@@ -123,15 +125,18 @@ class Pipe(socketserver.BaseRequestHandler):
         with socket.create_connection(self.server.target) as other:
             ends = {self.request: other, other: self.request}
             self.server.requests.append(self.request)
-            is_lost = False
+            is_lost, before = False, b""
             while True:
                 for ready in select.select(list(ends), [], [])[0]:
                     data = ready.recv(65536)
                     if not data or (is_lost and ready is other):
                         return
                     if ready is self.request:
-                        self.server.note_stop(data)
-                        is_lost = self.server.note_loss(data) or is_lost
+                        # What is looked for may come in two pieces.
+                        seen = before + data
+                        before = seen[-MARK:]
+                        self.server.note_stop(seen)
+                        is_lost = self.server.note_loss(seen) or is_lost
                     if self.server.is_stopped:
                         return
                     ends[ready].sendall(data)
