@@ -40,7 +40,7 @@ def side(request: pytest.FixtureRequest, proxy: Proxy, fresh_database: Database)
 
 
 def first_look_of(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Let the first look of a wait take longer than it may: a machine that stands still looks like a silent server."""
+    """Give the first look of a wait so many seconds. One that is given up is taken for a silent server."""
     for module in (waiting, aio):
         monkeypatch.setattr(module, "FIRST_LOOK", seconds)
 
