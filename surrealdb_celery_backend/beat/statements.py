@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from ..client.surrealql import describe_table, quote
+from ..client.surrealql import describe_table, limited, quote
 
 # Four tables beside each other:
 #   schedule           the entries; an entry's id is its name, unless somebody made it by hand
@@ -358,7 +358,7 @@ def forget_firings(claim: str) -> str:
     Args:
         claim: The table of claims, prefix included.
     """
-    return _forget(f"{quote(claim)}:[NONE]..[$before]")
+    return _forget(limited(f"{quote(claim)}:[NONE]..[$before]"))
 
 
 @lru_cache(maxsize=64)

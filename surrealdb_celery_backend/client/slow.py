@@ -18,8 +18,8 @@ TABLES = 5
 #: Texts within a statement, which a caller may have written values into.
 _TEXT = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _KIND = re.compile(r"(?<![\w$.`])(SELECT|CREATE|INSERT|UPSERT|UPDATE|DELETE|RELATE|DEFINE|REMOVE|INFO|LIVE|KILL|USE)\b")
-#: Table names as our statements write them.
-_TABLE = re.compile(r"\b(?:FROM|INTO|ON|TABLE|CREATE|UPSERT|UPDATE|DELETE)\s+`((?:[^`\\]|\\.)+)`")
+#: Table names as our statements write them, also of a range that `surrealql.limited` made.
+_TABLE = re.compile(r"\b(?:FROM|INTO|ON|TABLE|CREATE|UPSERT|UPDATE|DELETE)\s+(?:array::at\(\[)?`((?:[^`\\]|\\.)+)`")
 
 
 def tell(options: Options, text: str, variables: Mapping[str, Any], seconds: float, requests: int) -> None:

@@ -44,6 +44,22 @@ def describe_table(table: str) -> str:
     return f"INFO FOR TABLE {quote(table)}"
 
 
+def limited(records: str) -> str:
+    """A range of record ids that a SELECT with a LIMIT reads no further than it has to.
+
+    SurrealDB 3 reads a range that stands in a text, or in a parameter, to its end and then keeps what LIMIT asks for:
+    of 30,000 records 10 take 95 ms on 3.0.2 and 170 on 3.2.4. One that a function returns it reads as far as LIMIT
+    says: 1 ms, as SurrealDB 2 does with both. A LIMIT of 0 reads all on every version.
+
+    Args:
+        records: The range, as SurrealQL.
+
+    Returns:
+        The same range, for a FROM.
+    """
+    return f"array::at([{records}], 0)"
+
+
 #: The database's time.
 NOW = "RETURN time::now()"
 #: End a LIVE query. Parameters: live.

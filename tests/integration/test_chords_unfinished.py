@@ -98,8 +98,11 @@ def test_progress_keeps_a_chord(make_bodies: Callable[..., Bodies], fresh_databa
     bodies.backend.set_chord_size(group, 3)
     bodies.returns(group, 0)
     # As if 900 seconds had passed.
-    bodies.backend.connection.run("UPDATE chord SET expires_at -= 900s RETURN NONE")
-    bodies.backend.connection.run("UPDATE chord SET sent_at -= 900s WHERE size > 0 RETURN NONE")
+    earlier = "UPDATE chord SET expires_at = expires_at - 900s, sent_at = IF sent_at { sent_at - 900s } RETURN VALUE expires_at"
+    ends = bodies.backend.connection.run(earlier)
+    soon = fresh_database.query("RETURN time::now() + 200s")[0]
+    assert ends
+    assert max(ends) < soon
     bodies.returns(group, 1)
     bodies.backend.cleanup()
     assert fresh_database.query("SELECT VALUE id FROM chord WHERE expires_at < time::now() + 800s")[0] == []
@@ -195,7 +198,7 @@ def test_resume_publishes_what_nobody_publishes(make_bodies: Callable[..., Bodie
     bodies.backend.cleanup()
     assert bodies.published() == [], "the lease has not run out"
     # As if 1,001 seconds had passed.
-    connection.run(f"UPDATE {table}:[$group, 'claim'] SET claimed_at -= 1001s RETURN NONE", group=group)
+    connection.run(f"UPDATE {table}:[$group, 'claim'] SET claimed_at = claimed_at - 1001s RETURN NONE", group=group)
     bodies.backend.cleanup()
     assert bodies.published() == [(f"{group}-body", [0, 1])]
     assert not bodies.backend.chords.resume(group)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 import requests
 from surrealdb import AsyncSurreal, RecordID, Surreal
 
+from surrealdb_celery_backend.client import surrealql
 from tests.engines import Database, RunningEngine, installed
 
 pytestmark = pytest.mark.integration
@@ -175,6 +177,24 @@ def test_answers_over_http(engine: RunningEngine, fresh_database: Database) -> N
         assert statements(connection.query_raw("SELECT VALUE id FROM thing", {})) == [[RecordID("thing", 1)]]
     refused = requests.post(f"{engine.http_url}/rpc", data=b"\xa0", auth=("root", "wrong"), timeout=MAX_WAIT)
     assert refused.status_code == 401
+
+
+def test_limits_of_ranges(engine: RunningEngine, fresh_database: Database) -> None:
+    """A LIMIT is honoured while a range of ids is read where a function returns the range; 0 reads all of it."""
+    fresh_database.query("INSERT INTO t $all RETURN NONE", {"all": [{"id": n, "n": n} for n in range(5_000)]})
+    until_last = "SELECT VALUE (IF n = 4999 { THROW 'read the last' } ELSE { n }) FROM %s LIMIT $limit"
+    text = until_last % surrealql.limited("t:0..")
+    assert fresh_database.query(text, {"limit": 2}) == [[0, 1]]
+    if engine.version.startswith("2."):
+        with pytest.raises(Exception, match="read the last"):
+            fresh_database.query(text, {"limit": 0})
+        return
+    plan = "SELECT VALUE n FROM %s LIMIT 2 EXPLAIN FULL"
+    in_text, by_function = (
+        max(int(rows) for rows in re.findall(r"'output_rows': (\d+)", str(fresh_database.query(plan % records))))
+        for records in ("t:0..", surrealql.limited("t:0.."))
+    )
+    assert (in_text, by_function) == (5_000, 2)
 
 
 def test_carries_large_results(fresh_database: Database) -> None:

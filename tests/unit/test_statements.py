@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from surrealdb_celery_backend.beat import statements as beat_statements
 from surrealdb_celery_backend.client import surrealql
 from surrealdb_celery_backend.results import statements
+from surrealdb_celery_backend.results.chords import statements as chord_statements
 
 pytestmark = pytest.mark.unit
 
@@ -57,3 +59,12 @@ def test_database_is_quoted() -> None:
     """Namespace and database stand only quoted."""
     text = surrealql.define_database(NASTY, NASTY)
     assert text.count(surrealql.quote(NASTY)) == text.count("REMOVE TABLE") == 3
+
+
+@pytest.mark.parametrize(
+    "text", [chord_statements.complete_header("chord", mark_uneven=False), chord_statements.finish_chord("chord")]
+)
+def test_what_reads_nothing_reads_one(text: str) -> None:
+    """No LIMIT of a chord is ever 0, which reads all parts (test_engines.py): a header that is not complete has many."""
+    (fewest,) = re.findall(r"LET \$limit = IF .*? ELSE \{ (\d+) \};", text)
+    assert int(fewest) > 0

@@ -487,12 +487,13 @@ def unfinished_chords(table: str) -> str:
         table: The table's name, prefix included.
     """
     return (
-        f"SELECT VALUE [group_id, size, sent_at] FROM {quote(table)}:[0, NONE]..[0, []] LIMIT $limit; {surrealql.NOW}"
+        f"SELECT VALUE [group_id, size, sent_at] FROM {surrealql.limited(f'{quote(table)}:[0, NONE]..[0, []]')} LIMIT $limit;"
+        f"{surrealql.NOW}"
     )
 
 
 def _of_group(table: str, kind: str) -> str:
-    return f"{quote(table)}:[$group, '{kind}', NONE]..[$group, '{kind}', []]"
+    return surrealql.limited(f"{quote(table)}:[$group, '{kind}', NONE]..[$group, '{kind}', []]")
 
 
 @lru_cache(maxsize=64)
