@@ -55,8 +55,8 @@ class ScheduleEntry(EntryFields):
         if self.run_at_once and self.last_run_at is None and self.total_run_count == 0:
             return self._unless_expired(max(since, start or since).astimezone(timezone.utc), default_zone)
         anchor = start or self.last_run_at or self.changed_at or since
-        if start is not None:
-            since = max(since, start - timedelta(microseconds=1))
+        if start is not None and start > since:
+            since = start - timedelta(microseconds=1)
         return self._unless_expired(self.recurrence(default_zone, now).due_after(since, anchor), default_zone)
 
     def due_after(

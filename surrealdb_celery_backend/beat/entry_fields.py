@@ -9,11 +9,12 @@ from datetime import datetime, timedelta, timezone, tzinfo
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ..client.values import INTEGERS
 from ..errors import InvalidSchedule
 from . import recurrence as rules
 from . import statements
 from .options import checked_options, with_offsets
-from .times import length_of, read_moment, seconds_of, written_duration
+from .times import length_of, moment_of, read_moment, seconds_of, written_duration
 from .values import is_in_code, is_text, shown, stored
 from .wording import nearest
 from .zones import exact_zone, instant_of, time_zone, zone_name
@@ -202,10 +203,12 @@ class EntryFields:
 
     def _check_numbers(self) -> None:
         runs = self.max_runs
-        if runs is not None and (isinstance(runs, bool) or not isinstance(runs, int) or runs < 1):
+        if runs is not None and (
+            isinstance(runs, bool) or not isinstance(runs, int) or runs < 1 or runs not in INTEGERS
+        ):
             raise InvalidSchedule(f"max_runs holds {shown(runs)}: give a whole number above 0")
         runs = self.total_run_count
-        if isinstance(runs, bool) or not isinstance(runs, int) or runs < 0:
+        if isinstance(runs, bool) or not isinstance(runs, int) or runs < 0 or runs not in INTEGERS:
             raise InvalidSchedule(f"total_run_count holds {shown(runs)}: give a whole number, 0 or above")
 
     def _check_times(self) -> None:
@@ -225,7 +228,7 @@ class EntryFields:
         for name in ("start_time", "expires_at"):
             moment = getattr(self, name)
             if moment is not None and moment.tzinfo is None:
-                self._keep(name, instant_of(moment, zone))
+                self._keep(name, moment_of(name, moment, zone))
         self._keep("options", with_offsets(self.options, zone))
 
     def localized(self, default_zone: tzinfo) -> Self:
@@ -244,9 +247,9 @@ class EntryFields:
         for name in ("start_time", "expires_at"):
             moment = getattr(self, name)
             if moment is not None:
-                changes[name] = instant_of(moment, zone)
+                changes[name] = moment_of(name, moment, zone)
         if "clocked" in self.schedule:
-            at = instant_of(read_moment("schedule.clocked", self.schedule["clocked"]), zone)
+            at = moment_of("schedule.clocked", self.schedule["clocked"], zone)
             changes["schedule"] = {"clocked": at.isoformat()}
         return self if all(getattr(self, name) == value for name, value in changes.items()) else self.changed(**changes)
 

@@ -17,7 +17,7 @@ from .in_code import code_entries, settings_of
 from .records import entry_of, record_name
 from .store import Firing, Store
 from .wording import nearest
-from .zones import app_zone
+from .zones import app_zone, wall_time
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -140,7 +140,7 @@ class StoredSchedules:
         """
         zone = entry.zone(self.zone)
         now = datetime.now(timezone.utc)
-        return [due.astimezone(zone) for due in entry.next_runs(count, now, self.zone)]
+        return [wall_time(due, zone) for due in entry.next_runs(count, now, self.zone)]
 
     def firings(self, name: str | None = None, *, limit: int = 50) -> list[Firing]:
         """Return the last runs of an entry, or of all, the latest due first.

@@ -120,6 +120,22 @@ def as_instant(wall: datetime, zone: tzinfo) -> datetime:
     return wall.replace(tzinfo=exact_zone(zone), fold=0).astimezone(timezone.utc)
 
 
+def wall_time(instant: datetime, zone: tzinfo) -> datetime:
+    """Return an instant in a zone, to be shown.
+
+    Args:
+        instant: An aware datetime.
+        zone: The zone.
+
+    Returns:
+        The same instant; in UTC where its wall time is not of the years 1 to 9999.
+    """
+    try:
+        return instant.astimezone(zone)
+    except OverflowError:
+        return instant.astimezone(timezone.utc)
+
+
 def instant_of(moment: datetime, zone: tzinfo) -> datetime:
     """Return the instant of a datetime by the IANA's rules, not by those of its own zone object.
 

@@ -68,6 +68,8 @@ def print_entry(schedules: Schedules, stored: StoredSchedule, count: int) -> Non
         stored: The entry.
         count: How many of the next runs to show.
     """
+    from ..beat.zones import wall_time
+
     entry = stored.entry
     pairs = [("state", state_of(stored))]
     if entry is not None:
@@ -75,7 +77,7 @@ def print_entry(schedules: Schedules, stored: StoredSchedule, count: int) -> Non
     for name, value in _as_data(schedules, stored, 0).items():
         known = getattr(entry, name, None)
         if isinstance(known, datetime) and entry is not None:
-            pairs.append((name, known.astimezone(entry.zone(schedules.zone)).isoformat()))
+            pairs.append((name, wall_time(known, entry.zone(schedules.zone)).isoformat()))
         elif value is not None and value not in ("", (), []) and value != {}:
             pairs.append((name, value if isinstance(value, str) else json_text(value, indent=None)))
     for position, due in enumerate(_next_runs(schedules, stored, count)):
@@ -194,9 +196,11 @@ def written_time(moment: datetime | None, zone: tzinfo | None = None) -> str:
         moment: An aware datetime, or `None` for never.
         zone: The zone to tell it in; its own if left out.
     """
+    from ..beat.zones import wall_time
+
     if moment is None:
         return "-"
-    local = moment if zone is None else moment.astimezone(zone)
+    local = moment if zone is None else wall_time(moment, zone)
     if local.tzinfo is timezone.utc or str(local.tzinfo) in ("UTC", "Etc/UTC"):
         return local.strftime("%Y-%m-%d %H:%M:%S UTC")
     return local.isoformat(sep=" ", timespec="seconds")

@@ -113,6 +113,24 @@ def test_wrong_types_by_hand_stop_nothing(beats: Beats) -> None:
     assert records["mixed"]["broken"].startswith("schedule.minute holds '1,a'")
 
 
+def test_times_at_the_end_of_the_calendar_stop_nothing(beats: Beats) -> None:
+    """A time for "never" is one in any zone or is named as broken; beat goes on, and people can look."""
+    of_each = "task = 'shop.report', schedule = {timedelta: 3600}"
+    with beats.schedules() as schedules:
+        schedules.stored()  # makes the tables
+        beats.database.query(
+            f"CREATE schedule:wall SET {of_each}, timezone = 'America/New_York', expires_at = '9999-12-31T23:59:59';"
+            f"CREATE schedule:never SET {of_each}, timezone = 'Asia/Tokyo', start_time = d'9999-12-31T23:59:59Z';"
+            f"CREATE schedule:always SET {of_each}, timezone = 'America/New_York', start_time = d'0001-01-01T00:00:00Z';"
+        )
+        assert set(beats.start().schedule) == {"never", "always"}
+        found = {each.name: each for each in schedules.stored()}
+        assert str(found["wall"].broken).startswith("expires_at holds datetime.datetime(9999, 12, 31")
+        coming = {each.name: schedules.next_runs(each, 1) for each in schedules.entries()}
+    assert coming["never"] == [datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)]
+    assert len(coming["always"]) == 1
+
+
 def test_changes_arrive_by_live(live_engine: RunningEngine, beats: Beats) -> None:
     """Where the database has LIVE queries a change ends beat's wait; what beat itself writes does not count."""
     # However slow the machine, the lease need not be renewed while requests are counted.

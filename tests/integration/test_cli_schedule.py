@@ -248,6 +248,15 @@ def test_a_time_that_has_passed_is_refused_of_a_planned_entry(shell: ScheduleShe
     assert "is too long" in shell.refused("set", "a", "--every", "99999999999d")
 
 
+def test_the_end_of_the_calendar_is_shown(shell: ScheduleShell) -> None:
+    """A time that is of the year 10000 in the entry's zone is shown in UTC."""
+    end = "9999-12-31T23:59:59Z"
+    shell.ok("add", "a", "--task", "shop.report", "--every", "1h", "--timezone", "Asia/Tokyo", "--expires-at", end)
+    shell.ok("add", "b", "--task", "shop.report", "--at", end, "--timezone", "Asia/Tokyo")
+    assert "9999-12-31T23:59:59+00:00" in shell.ok("show", "a")
+    assert "9999-12-31 23:59:59 UTC" in shell.ok("list")
+
+
 def test_export_leaves_out_what_only_code_can_hold(shell: ScheduleShell) -> None:
     """An import would make text of what stands for an object: such entries are named instead."""
     shell.database.query(

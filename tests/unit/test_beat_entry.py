@@ -19,6 +19,8 @@ from surrealdb_celery_backend.errors import InvalidSchedule
 pytestmark = pytest.mark.unit
 
 UTC = timezone.utc
+#: The ends of the calendar.
+FIRST, LAST = (each.replace(tzinfo=UTC) for each in (datetime.min, datetime.max))  # noqa: DTZ901 - they get a zone
 
 
 def entry(**fields: Any) -> ScheduleEntry:
@@ -60,12 +62,26 @@ def entry(**fields: Any) -> ScheduleEntry:
         ({"start_time": "2026-02-01", "expires_at": "2026-01-01"}, "which is not after start_time"),
         ({"max_runs": 0}, "max_runs holds 0: give a whole number above 0"),
         ({"max_runs": True}, "max_runs holds True"),
+        ({"max_runs": 2**63}, "max_runs holds 9223372036854775808: give a whole number above 0"),
+        ({"total_run_count": 2**63}, "total_run_count holds 9223372036854775808: give a whole number, 0 or above"),
         ({"jitter": 0}, "jitter holds 0: give a number of seconds above 0"),
         ({"jitter": "2d"}, "jitter holds '2d': give 1d at most"),
         ({"run_at_once": "yes"}, "run_at_once holds 'yes': give true or false"),
         ({"no_overlap": None}, "no_overlap holds None: give true or false"),
         ({"description": 5}, "description holds 5: give text"),
         ({"expires_at": "9999-12-31T23:59:59-05:00"}, "expires_at holds '9999-12-31T23:59:59-05:00': give a time of"),
+        (
+            {"expires_at": LAST.replace(tzinfo=None), "timezone": "America/New_York"},
+            "expires_at holds datetime.datetime(9999, 12, 31, 23, 59, 59, 999999): give a time of the years 1 to 9999",
+        ),
+        (
+            {"schedule": {"rrule": "FREQ=DAILY", "dtstart": "0001-01-01T00:00Z"}, "timezone": "America/New_York"},
+            "schedule.rrule holds 'FREQ=DAILY': its times are of the years 1 to 9999",
+        ),
+        (
+            {"schedule": {"rrule": "FREQ=DAILY;UNTIL=99991231T235959"}, "timezone": "America/New_York"},
+            "schedule.rrule holds 'FREQ=DAILY;UNTIL=99991231T235959': its times are of the years 1 to 9999",
+        ),
         ({"total_run_count": "x"}, "total_run_count holds 'x': give a whole number, 0 or above"),
         ({"last_run_at": "x"}, "last_run_at holds 'x': give a time such as"),
         ({"source": "elsewhere"}, "source holds 'elsewhere': it is 'code' or 'database'"),
@@ -77,6 +93,29 @@ def test_a_mistake_is_named(fields: dict[str, Any], sentence: str) -> None:
         entry(**fields)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"timedelta": 3600},
+        {"timedelta": 86400, "relative": True},
+        {"minute": "0"},
+        {"minute": "0", "hour": "9"},
+        {"rrule": "FREQ=DAILY", "dtstart": "2026-01-01T09:00"},
+        {"solar": "sunset", "latitude": 52.5, "longitude": 13.4},
+    ],
+)
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+def test_the_ends_of_the_calendar_are_times(schedule: dict[str, Any], zone: str) -> None:
+    """A start in the year 1 is long past, one at the end of 9999 never comes: in every zone, of every schedule."""
+    if "solar" in schedule:
+        pytest.importorskip("ephem")
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    ended = entry(schedule=schedule, timezone=zone, start_time=LAST).next_runs(1, now, UTC)
+    assert ended in ([], [LAST])
+    lasting = entry(schedule=schedule, timezone=zone, start_time=FIRST, expires_at=LAST)
+    assert len(lasting.next_runs(3, now, UTC)) == 3
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,12 @@ class Crontab(Recurrence):
         self.minutes, self.hours = self.sets.minutes, self.sets.hours
 
     def due_after(self, moment: datetime, anchor: datetime) -> datetime | None:
-        if len(self.hours) == HOURS_PER_DAY:
-            return self._elapsed_after(moment)
-        return self._wall_time_after(moment)
+        try:
+            if len(self.hours) == HOURS_PER_DAY:
+                return self._elapsed_after(moment)
+            return self._wall_time_after(moment)
+        except OverflowError:  # after the year 9999
+            return None
 
     def _elapsed_after(self, moment: datetime) -> datetime | None:
         moment = moment.astimezone(timezone.utc)

@@ -94,8 +94,13 @@ class RRule(Recurrence):
         self.text = text
         self.zone = exact_zone(zone)
         self.parts = parsed(text)
-        if start is not None and start.tzinfo is not None:
-            start = start.astimezone(self.zone).replace(tzinfo=None)
+        until = self.parts.until
+        try:
+            if start is not None and start.tzinfo is not None:
+                start = start.astimezone(self.zone).replace(tzinfo=None)
+            self.until = as_instant(until, self.zone) if until is not None and until.tzinfo is None else until
+        except OverflowError:
+            raise _mistake(text, "its times are of the years 1 to 9999") from None
         if start is None and self.parts.count is not None:
             raise InvalidSchedule(f"schedule.rrule holds {text!r}: COUNT needs dtstart, or use max_runs")
         self.start = (start or START).replace(microsecond=0, fold=0)
@@ -103,8 +108,6 @@ class RRule(Recurrence):
             _rule(self.parts.rule, self.start)
         except Exception as error:  # dateutil raises what it stumbles over
             raise _mistake(text, str(error) or type(error).__name__) from error
-        until = self.parts.until
-        self.until = as_instant(until, self.zone) if until is not None and until.tzinfo is None else until
 
     def due_after(self, moment: datetime, anchor: datetime) -> datetime | None:
         try:

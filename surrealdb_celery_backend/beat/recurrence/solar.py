@@ -59,7 +59,10 @@ class Solar(Recurrence):
             except ephem.CircumpolarError:
                 start = cal.next_antitransit(ephem.Sun(), start=start)
             else:
-                found: datetime = event.datetime()
+                try:
+                    found: datetime = event.datetime()
+                except ValueError:  # after the year 9999
+                    return None
                 return found.replace(tzinfo=timezone.utc)
         return None
 
