@@ -132,8 +132,15 @@ class Deployment:
             self._store.remove([record["id"] for record in merged.removed])
         added = self._store.insert(merged.added)
         for record in merged.removed:
-            if record_name(record) not in code.entries:
-                logger.info("beat: entry %r is removed: code has it no more", record_name(record))
+            if record_name(record) in code.entries:
+                continue
+            logger.info("beat: entry %r is removed: code has it no more", record_name(record))
+            if self._app_name is not None and said_of(record) and said_of(record).get("app") is None:
+                logger.error(
+                    "beat: entry %r was put here by the code of an app without a name: if that is another project, "
+                    "give each its name and a surrealdb_table_prefix or a surrealdb_database of its own",
+                    record_name(record),
+                )
         for record in added:
             logger.info("beat: entry %r of the code is added", record_name(record))
         return self._with_new_code(merged.kept, code) + added
@@ -154,6 +161,17 @@ class Deployment:
                 self._app_name,
             )
 
+    def _report_taken_over(self, record: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
+        """Say that the code of another project has an entry of the same name, and another one."""
+        if is_of_another_app(record, self._app_name) and said_of(record).get("digest") != kept["digest"]:
+            logger.error(
+                "beat: entry %r was put here by the code of another app, %r, which has it otherwise, and is from now "
+                "on that of this one, %r: give each project a surrealdb_table_prefix or a surrealdb_database of its own",
+                record_name(record),
+                said_of(record)["app"],
+                self._app_name,
+            )
+
     def _with_new_code(self, records: list[dict[str, Any]], code: Code) -> list[dict[str, Any]]:
         """Have records of the code take what is new in it, unless somebody edited them in the database."""
         changes = []
@@ -163,6 +181,7 @@ class Deployment:
                 continue
             wanted = fields_of(entry)
             kept = said(wanted, self._app_name)
+            self._report_taken_over(record, kept)
             fields = taken(record, wanted, code_wins=self._code_wins, knows=partial(knows_task, self._app))
             if fields:
                 told = ", ".join(f"{name} {record.get(name)!r} -> {value!r}" for name, value in sorted(fields.items()))

@@ -304,3 +304,26 @@ def test_two_projects_on_the_same_tables_notice(beats: Beats, caplog: pytest.Log
     beats.clock.advance(10)
     tick_until_idle(theirs)
     assert {message.headers["periodic_task_name"] for message in beats.sent()} == {"theirs"}
+
+
+def test_two_projects_with_entries_of_one_name_are_told(beats: Beats, caplog: pytest.LogCaptureFixture) -> None:
+    """An entry that another app's code has otherwise is not taken over in silence; the same one, of a renamed app, is."""
+    settings = {"nightly": {"task": "shop.report", "schedule": 10}, "same": {"task": "shop.report", "schedule": 10}}
+    beats.start(beats.new_app(beat_schedule=settings)).close()
+    theirs = {**settings, "nightly": {"task": "shop.report", "schedule": 20}}
+    beats.start(other_app(beats, beat_schedule=theirs)).close()
+    [told] = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert "entry 'nightly' was put here by the code of another app, 'shop'" in told
+    assert beats.records()["nightly"]["schedule"] == {"timedelta": 20}
+
+
+def test_entries_of_an_app_without_a_name_are_not_removed_in_silence(
+    beats: Beats, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether they are another project's cannot be told, so their removal is an error in the log."""
+    nameless = beats.new_app(beat_schedule={"theirs": {"task": "shop.report", "schedule": 10}})
+    nameless.main = None
+    beats.start(nameless).close()
+    beats.start(beats.new_app()).close()
+    [told] = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert "entry 'theirs' was put here by the code of an app without a name" in told
