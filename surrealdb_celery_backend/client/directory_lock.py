@@ -18,7 +18,7 @@ class DirectoryLock:
     """A lock on a directory, held by this process until it ends or releases it.
 
     Args:
-        directory: The directory; made, with its parents, if it does not exist.
+        directory: The directory; made for this user alone, with its parents, if it does not exist.
 
     Raises:
         BlockingIOError: Another process holds it.
@@ -27,7 +27,8 @@ class DirectoryLock:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         path = Path(directory)
-        path.mkdir(parents=True, exist_ok=True)
+        # Of its owner alone: results are nobody else's to read.
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
         self._fd: int | None = os.open(path / LOCK_FILE, flags, 0o600)
         try:

@@ -186,8 +186,6 @@ class DevServer:
             yield "mem://"
             return
         try:
-            # Of its owner alone: results are nobody else's to read.
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = DirectoryLock(self.path)
         except BlockingIOError as error:
             raise DevServerError(self._in_use()) from error

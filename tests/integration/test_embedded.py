@@ -53,6 +53,20 @@ def app_on() -> Iterator[Callable[[str], Celery]]:
         contract_apps.close(app)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_a_new_directory_is_its_owners_alone(tmp_path: Path, app_on: Callable[[str], Celery]) -> None:
+    """Nobody else may read the results in a directory that was made for the engine; one that is there stays as it is."""
+    before = os.umask(0o022)
+    try:
+        (tmp_path / "given").mkdir()
+        for name in ("new", "given"):
+            app_on(f"surrealkv://{tmp_path}/{name}").backend.store_result("a", 1, states.SUCCESS)
+    finally:
+        os.umask(before)
+        close_engines()
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("new", "given")] == [0o700, 0o755]
+
+
 def test_worker_in_threads_and_client_beside_it(url: str, app_on: Callable[[str], Celery]) -> None:
     """A worker in threads of this process runs tasks, a failure, a group and chords for a client beside it."""
     app = app_on(url)
