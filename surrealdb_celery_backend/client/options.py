@@ -146,4 +146,9 @@ class Options:
         if self.auth_level != "root":
             query["auth_level"] = self.auth_level
         path = f"/{quote(self.namespace, safe='')}/{quote(self.database, safe='')}"
-        return f"{scheme}://{user}{parts.netloc}{path}" + (f"?{urlencode(query, safe='*')}" if query else "")
+        if parts.path != "/rpc":  # behind a proxy, where the path is the server's place
+            path = parts.path
+            query.update(namespace=self.namespace, database=self.database)
+        # Where none is written, the port of `surrealdb…://` is 8000.
+        place = parts.netloc if parts.port else f"{parts.netloc}:{DEFAULT_PORTS[parts.scheme]}"
+        return f"{scheme}://{user}{place}{path}" + (f"?{urlencode(query, safe='*')}" if query else "")

@@ -40,6 +40,7 @@ class Session:
         self._transport = transport
         self._deadline = deadline
         self._options: Options = requester.options
+        self._is_denial_told = False
 
     def open(self, prepare: Prepare | None) -> None:
         """Sign in, choose the database, prepare the tables.
@@ -68,7 +69,7 @@ class Session:
     def define(self, text: str) -> list[Any]:
         """Define what is missing. Several processes start at once, so a conflict is the usual case.
 
-        Where the user may not define, a warning says so: an administrator may have created everything.
+        Where the user may not define, a warning says so once: an administrator may have created everything.
 
         Args:
             text: `DEFINE … IF NOT EXISTS` statements, and others that only read.
@@ -92,11 +93,13 @@ class Session:
             raise errors.WriteConflict("the tables could not be created: other processes kept changing the schema")
         if failure.error is not errors.PermissionDenied:
             raise failure.exception("creating the tables")
-        logger.warning(
-            "the database user may not define tables and indexes (%s): create them once with a user who "
-            "may, and set surrealdb_define_schema to False",
-            failure.message,
-        )
+        if not self._is_denial_told:
+            self._is_denial_told = True
+            logger.warning(
+                "the database user may not define tables and indexes (%s): create them once with a user who "
+                "may, and set surrealdb_define_schema to False",
+                failure.message,
+            )
         return outcomes
 
     def _request(self, method: str, params: list[Any]) -> Any:

@@ -352,6 +352,17 @@ def test_user_who_may_only_read(app_with: Callable[..., Celery], fresh_database:
         app.backend.store_result("b", 1, states.SUCCESS)
 
 
+def test_what_may_not_be_defined_is_said_once(
+    app_with: Callable[..., Celery], fresh_database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where no table exists and the user may make none, one warning says so, not one for each table."""
+    fresh_database.query("DEFINE USER viewer ON DATABASE PASSWORD 'x' ROLES VIEWER")
+    app = app_with(surrealdb_username="viewer", surrealdb_password="x", surrealdb_auth_level="database")
+    with pytest.raises(errors.PermissionDenied):
+        app.backend.store_result("a", 1, states.SUCCESS)
+    assert caplog.text.count("may not define tables and indexes") == 1
+
+
 def test_worker_module_is_configured_by_its_arguments(fresh_database: Database) -> None:
     """The app that worker processes run is the one that the tests talk to."""
     app = tasks_worker.make("memory://", fresh_database.backend_url, "a-queue")

@@ -142,6 +142,15 @@ def test_uri_leads_back(level: str) -> None:
     assert "p%2Fss" not in found.uri()
 
 
+@pytest.mark.parametrize(
+    "url", ["ws://h", "https://h", "ws://h:8000/db/rpc", "https://proxy/a/b%20c/rpc", "wss://[::1]"]
+)
+def test_uri_has_the_port_and_the_path_of_the_server(url: str) -> None:
+    """Also a port that the URL left out, and a path behind which a proxy has the server, lead back."""
+    found = settings(surrealdb_url=url, surrealdb_namespace="n/1", surrealdb_database="d")
+    assert settings(found.uri(include_password=True)) == found
+
+
 def test_nothing_shows_a_secret() -> None:
     """Neither the settings' repr nor their URI holds the password, the token or what goes with an access method."""
     found = settings(
