@@ -6,12 +6,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from celery import states
+
 from .. import celery_compat
 from ..settings import Settings
 from .chords import Chords
 from .expiry import longest
 from .groups import GroupStore
 from .outbox import Outbox
+from .redaction import Redaction
 from .statements import Statement
 
 
@@ -23,6 +26,8 @@ class ChordingMixin:
     groups: GroupStore
     outbox: Outbox
     chords: Chords
+    redaction: Redaction
+    encode_result: Callable[[Any, str], Any]
     ensure_chords_allowed: Callable[[], None]
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
@@ -41,13 +46,16 @@ class ChordingMixin:
     def apply_chord(self, header_result_args: tuple[Any, ...], body: Any, **kwargs: Any) -> None:
         """Prepare for a chord's header, which is about to be sent. There is no `chord_unlock` task that polls."""
         self.ensure_chords_allowed()
-        self.chords.apply(header_result_args, body)
+        keep_body = not (self.redaction.active and self.redaction.hides(body))
+        self.chords.apply(header_result_args, body, keep_body=keep_body)
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
         """Store what a header task returned or raised, and publish the body if it was the last."""
         task = self.chords.header_task(request)
         if task is None:
             return
+        if self.redaction.active and state in states.EXCEPTION_STATES:
+            result = self.redaction.masked_error(self.encode_result(result, state), request)
         if celery_compat.in_worker_main_loop():
             # It takes several round trips, may wait for another worker's claim, and publishes.
             what = f"the part of task {task.task_id} in chord {task.group}"

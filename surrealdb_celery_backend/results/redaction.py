@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from celery import states
 from celery.utils.log import get_logger
@@ -39,22 +43,70 @@ class Redaction:
         self._limit = limit
         self._find_task = find_task
         self.active = bool(redact) or limit > 0
+        self._failing = threading.local()
 
-    def apply(self, meta: dict[str, Any], request: Any) -> tuple[dict[str, Any], bool]:
+    @contextlib.contextmanager
+    def failing(self, request: Any) -> Iterator[None]:
+        """Inside, a task fails, and others with it: the rest of its chain, whose requests do not know its arguments.
+
+        Args:
+            request: The request of the task that fails.
+        """
+        before = self.secrets_of_failing
+        self._failing.secrets = [*before, *self._secrets(request)] if request and self.active else before
+        try:
+            yield
+        finally:
+            self._failing.secrets = before
+
+    @property
+    def secrets_of_failing(self) -> Sequence[str]:
+        """The texts to mask in whatever this thread stores at the moment."""
+        found: Sequence[str] = getattr(self._failing, "secrets", ())
+        return found
+
+    def masked_error(self, error: Any, request: Any) -> Any:
+        """Mask secrets in an exception.
+
+        Args:
+            error: The exception, as `encode_result` made it.
+            request: The request of its task.
+        """
+        return _without(error, _longest_first([*self._secrets(request), *self.secrets_of_failing]))
+
+    def hides(self, signature: Any) -> bool:
+        """Return whether a signature has arguments that must not be stored, its own or those of one inside.
+
+        Args:
+            signature: The signature, as a dict.
+        """
+        if isinstance(signature, Mapping):
+            name, args, kwargs = (signature.get(key) for key in ("task", "args", "kwargs"))
+            if isinstance(name, str) and isinstance(args, (list, tuple)) and isinstance(kwargs, Mapping):
+                # It may be called with the result before it in front.
+                for given in (list(args), [None, *args]):
+                    kept_args, kept_kwargs = self._redacted(name, given, kwargs)
+                    if not _same(given, kept_args) or not _same(kwargs, kept_kwargs):
+                        return True
+            return any(self.hides(member) for member in signature.values())
+        return isinstance(signature, (list, tuple)) and any(self.hides(item) for item in signature)
+
+    def apply(self, meta: dict[str, Any], request: Any, others: Sequence[str] = ()) -> tuple[dict[str, Any], bool]:
         """Mask what must not be stored.
 
         Args:
             meta: Celery's meta, as it is about to be stored.
             request: The task's request.
+            others: Texts to mask besides: secrets of the task that made this one fail.
 
         Returns:
             A meta without it, and whether its arguments are no longer what the task was called with. A secret that is
-            a text is masked in the traceback and in the error, too.
+            a text or a number is masked in the traceback and in the error, too.
         """
         name = str(getattr(request, "task", None) or meta.get("name") or "")
         args, kwargs = getattr(request, "args", None), getattr(request, "kwargs", None)
         kept_args, kept_kwargs = self._redacted(name, args, kwargs)
-        secrets = sorted(set(_texts((args, kwargs))) - set(_texts((kept_args, kept_kwargs))), key=len, reverse=True)
+        secrets = _longest_first([*_hidden((args, kwargs), (kept_args, kept_kwargs)), *others])
         meta = dict(meta)
         changed = False
         if "args" in meta:
@@ -65,6 +117,10 @@ class Redaction:
             if meta.get("status") in states.EXCEPTION_STATES:
                 meta["result"] = _without(meta.get("result"), secrets)
         return meta, changed
+
+    def _secrets(self, request: Any) -> set[str]:
+        args, kwargs = getattr(request, "args", None), getattr(request, "kwargs", None)
+        return _hidden((args, kwargs), self._redacted(str(getattr(request, "task", None) or ""), args, kwargs))
 
     def _redacted(self, name: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
         if self._function is not None:
@@ -140,16 +196,37 @@ def _same(before: Any, after: Any) -> bool:
         return False
 
 
+def _hidden(given: Any, kept: Any) -> set[str]:
+    return set(_texts(given)) - set(_texts(kept))
+
+
+def _longest_first(secrets: Sequence[str]) -> list[str]:
+    # One may be part of another.
+    return sorted(set(secrets), key=len, reverse=True)
+
+
 def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        if len(value) >= SHORTEST_SECRET:
-            yield value
+    text = _text(value)
+    if text is not None:
+        if len(text) >= SHORTEST_SECRET:
+            yield text
     elif isinstance(value, Mapping):
         for member in value.values():
             yield from _texts(member)
     elif isinstance(value, (list, tuple, set)):
         for item in value:
             yield from _texts(item)
+
+
+def _text(value: Any) -> str | None:
+    """How a single value is shown in a message; None for what is no single value, or says nothing."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (bytes, bytearray)):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, (int, float, Decimal, UUID)) and not isinstance(value, bool):
+        return str(value)
+    return None
 
 
 def _without(value: Any, secrets: list[str]) -> Any:
@@ -163,6 +240,8 @@ def _without(value: Any, secrets: list[str]) -> Any:
         return {key: _without(member, secrets) for key, member in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(_without(item, secrets) for item in value)
+    if _text(value) in secrets:
+        return MASK
     # An exception that pickle is to store: its class is kept only where its arguments may be.
     if isinstance(value, BaseException) and any(secret in f"{value!r}{value}" for secret in secrets):
         return RuntimeError(f"{type(value).__qualname__}: {_without(str(value), secrets)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property, partial
 from typing import Any
@@ -68,6 +68,8 @@ class StoringMixin(RetryingMixin):
         """
         result = self.encode_result(result, state)
         now = time.monotonic()
+        if self.redaction.secrets_of_failing:
+            kwargs["secrets"] = self.redaction.secrets_of_failing
         store = partial(self._store_result, task_id, result, state, traceback, request=request, at=now, **kwargs)
         what = f"storing {state} of task {task_id}"
         if celery_compat.in_worker_main_loop():
@@ -113,6 +115,13 @@ class StoringMixin(RetryingMixin):
         self.store_result(task_id, result, state, request=request, header_task=task)
         self.chords.returned(task, request, state, result)
 
+    def mark_as_failure(
+        self, task_id: Any, exc: Any, traceback: Any = None, request: Any = None, *args: Any, **kwargs: Any
+    ) -> None:
+        """A task failed, and the rest of its chain with it."""
+        with self.redaction.failing(request):
+            super().mark_as_failure(task_id, exc, traceback, request, *args, **kwargs)  # type: ignore[misc]
+
     def _store_result(
         self,
         task_id: Any,
@@ -122,6 +131,7 @@ class StoringMixin(RetryingMixin):
         request: Any = None,
         header_task: HeaderTask | None = None,
         at: float | None = None,
+        secrets: Sequence[str] = (),
         **_: Any,
     ) -> Any:
         ready = state in states.READY_STATES
@@ -133,7 +143,7 @@ class StoringMixin(RetryingMixin):
         meta = self._meta_to_store(result, state, traceback, request)
         redacted = False
         if self.redaction.active:
-            meta, redacted = self.redaction.apply(meta, request)
+            meta, redacted = self.redaction.apply(meta, request, secrets)
         record = self.tasks.from_meta(
             task_id,
             meta,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, chain, chord
 
 from surrealdb_celery_backend.results import Results
 from tests.support import history_data as data
@@ -16,6 +16,7 @@ from tests.support.inprocess import TIMEOUT, worker
 pytestmark = pytest.mark.integration
 
 SECRET = "s3cr3t-'ünd\"\\so"
+CARD = 4_111_111_111_111_111
 TABLES = ("task", "group", "chord", "key")
 
 
@@ -70,6 +71,46 @@ def test_a_secret_is_nowhere(app_with: Callable[..., Celery], redact: Any, seria
     if redact == ["password", "card"]:
         assert app.AsyncResult(results[0].id).kwargs == {"order": 7, "password": "**"}
         assert list(app.AsyncResult(results[1].id).args) == [7, "**"]
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+def test_a_secret_is_nowhere_in_a_workflow(app_with: Callable[..., Celery], serializer: str) -> None:
+    """Not in what fails with the task that was given it, and not in the body of a chord that waits."""
+    app = app_with(surrealdb_redact=["password", "card"], result_serializer=serializer)
+    seen: list[str] = []
+
+    @app.task(name="pay", shared=False)
+    def pay(order: int = 0, password: str = "", *, card: int = 0, fail: bool = False) -> int:
+        if fail:
+            raise ValueError(f"refused: {password}", card)
+        return order
+
+    @app.task(name="look", shared=False)
+    def look() -> None:
+        seen.append(everything(app))
+
+    @app.task(name="total", shared=False)
+    def total(results: Any, password: str = "") -> str:
+        return "done"
+
+    refused = pay.s(1, SECRET, card=CARD, fail=True)
+    fails = [
+        chain(refused, total.s(), total.s()),
+        chord([pay.s(1), refused], total.s()),
+        chord([pay.s(1), chain(refused, total.s())], total.s()),
+    ]
+    bodies = [total.s(SECRET), total.s(password=SECRET), chain(total.s(), total.s(SECRET))]
+    with worker(app):
+        for workflow in fails:
+            error = workflow.apply_async().get(timeout=TIMEOUT, propagate=False)
+            assert isinstance(error, Exception)
+            seen.append(everything(app))
+        for body in bodies:
+            assert chord([pay.s(1), look.si()], body).apply_async().get(timeout=TIMEOUT) == "done"
+    assert len(seen) == len(fails) + len(bodies)
+    for stored in seen:
+        for shown in (SECRET, repr(SECRET)[1:-1], json.dumps(SECRET)[1:-1], "s3cr3t", str(CARD)):
+            assert shown not in stored
 
 
 def test_without_the_setting_arguments_are_stored(app_with: Callable[..., Celery]) -> None:

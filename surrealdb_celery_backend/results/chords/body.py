@@ -14,12 +14,13 @@ from .records import Header
 logger = get_logger(__name__)
 
 
-def encode_body(app: Any, body: Any) -> Header:
+def encode_body(app: Any, body: Any, *, whole: bool = True) -> Header:
     """Return what is kept of a body.
 
     Args:
         app: The Celery app, whose `task_serializer` is used.
         body: The body's signature.
+        whole: Whether its arguments may be kept; else only its id and name are.
 
     Returns:
         A header of which nothing but the body is known.
@@ -28,7 +29,8 @@ def encode_body(app: Any, body: Any) -> Header:
         return Header()
     payload = content_type = None
     try:
-        content_type, _, payload = dumps(dict(body), serializer=app.conf.task_serializer)
+        if whole:
+            content_type, _, payload = dumps(dict(body), serializer=app.conf.task_serializer)
     except Exception as exc:
         # Header tasks take it along, or sending them fails; this copy only serves clean-up.
         logger.debug("the body of a chord is not kept in the database: %s", exc)

@@ -119,7 +119,7 @@ class Chords:
 
     # -- the sending side ---------------------------------------------------------------------------
 
-    def apply(self, header_result_args: tuple[Any, ...], body: Any) -> None:
+    def apply(self, header_result_args: tuple[Any, ...], body: Any, *, keep_body: bool = True) -> None:
         """Prepare for a header that is about to be sent: store its kept facts and its size in one request.
 
         Only the size of a nested header goes at once: others may announce one for it before its sender does.
@@ -127,10 +127,11 @@ class Chords:
         Args:
             header_result_args: The header's id, and the results of its tasks.
             body: The body's signature.
+            keep_body: Whether the database may have the body's arguments, until it is published.
         """
         group_id, results, *_ = header_result_args
         group = identifier("group_id", group_id)
-        header = encode_body(self.host.app, body)
+        header = encode_body(self.host.app, body, whole=keep_body)
         # A generator's header is a list too, and looking at it would send nothing until it ends.
         if not celery_compat.is_generator_header(results):
             header = self._with_tasks(group, results, header)
