@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from billiard.process import current_process
 from celery import _state, signals
@@ -187,6 +188,25 @@ def in_worker_main_loop() -> bool:
     # A greenlet that no thread object was made for: one of Celery's.
     is_thread = isinstance(thread, threading.Thread) and type(thread).__name__ not in ("_MainThread", "_DummyThread")
     return detect_environment() != "default" and not is_thread and bool(_Worker.loops)
+
+
+#: The requests that this worker holds, by task id: Celery's own registry has let go of one when its failure is stored.
+_held: WeakValueDictionary[str, Any] = WeakValueDictionary()
+
+
+@signals.task_received.connect(weak=False)
+def _task_received(request: Any = None, **_: Any) -> None:
+    _held[request.id] = request
+
+
+def accepted_at(task_id: str) -> float | None:
+    """Return when the pool of this process's worker began to run a task, by the host's clock; None where it did not.
+
+    Args:
+        task_id: The task's id.
+    """
+    started: float | None = getattr(_held.get(task_id), "time_start", None)
+    return started
 
 
 def in_worker() -> bool:

@@ -136,6 +136,18 @@ def _started(task: Any = None, **_: Any) -> None:
         request.__dict__[_STARTED] = (time.monotonic(), time.time())
 
 
+def note_start(request: Any) -> None:
+    """Note when a task started whose end the worker's main process stores: the pool's process was killed, or lost.
+
+    Args:
+        request: The task's request, as the main process has it; None where there is none.
+    """
+    given = celery_compat.request_fields(request)
+    started = celery_compat.accepted_at(given.get("id", "")) if _STARTED not in given else None
+    if started is not None:
+        request.__dict__[_STARTED] = (time.monotonic() - (time.time() - started), started)
+
+
 signals.before_task_publish.connect(_before_publish, weak=False, dispatch_uid="surrealdb.sent_at")
 signals.after_task_publish.connect(_after_publish, weak=False, dispatch_uid="surrealdb.track_sent")
 signals.task_prerun.connect(_started, weak=False, dispatch_uid="surrealdb.started_at")

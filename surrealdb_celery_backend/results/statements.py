@@ -171,6 +171,26 @@ _ADDED = {
     # True: the task was retried, so its attempts stay.
     "k": "['attempts',attempts]",
 }
+#: What a record knows of its task and keeps where a state is stored without a request, such as that of a task that is
+#: revoked before it runs.
+_FACTS = (
+    "name",
+    "queue",
+    "worker",
+    "root_id",
+    "reply_to",
+    "sent_at",
+    "started_at",
+    "eta",
+    "attempts",
+    "periodic_task_name",
+    "retry_of",
+    "priority",
+    "tags",
+    "meta",
+)
+#: True: no request says them.
+_ADDED["o"] = ",".join(f"['{name}',{name}]" for name in _FACTS)
 _ENDS_NOW = "['date_done',time::now()]"
 _GONE = "(expires_at AND expires_at<=time::now())"
 #: What the end of a task may replace. Celery's rule: a SUCCESS is final.

@@ -16,6 +16,7 @@ from ..client.connection import Connection
 from . import statements
 from .chords import Chords, HeaderTask
 from .group_commit import GroupCommit
+from .life import note_start
 from .outbox import Outbox
 from .records import TaskRecords
 from .redaction import Redaction
@@ -73,6 +74,7 @@ class StoringMixin(RetryingMixin):
         store = partial(self._store_result, task_id, result, state, traceback, request=request, at=now, **kwargs)
         what = f"storing {state} of task {task_id}"
         if celery_compat.in_worker_main_loop():
+            note_start(request)
             self.outbox.write(what, store)
             return result
         self._ensure_retryable(
@@ -153,6 +155,8 @@ class StoringMixin(RetryingMixin):
             at=at,
             redacted=redacted,
         )
+        if request is None and state != states.SUCCESS:
+            record.more["o"] = True
         if header_task is not None:
             stored = self.chords.store_with(header_task, record)
         else:

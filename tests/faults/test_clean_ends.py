@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,24 @@ class TestSignals:
         assert echo.delay("after").get(timeout=ARRIVE) == "after"
         assert worker.children != [child]
         until(lambda: proxy.open_lines <= 2, "the killed process's connection is closed")
+
+    @pytest.mark.parametrize("how", ["time limit", "terminated", "lost"])
+    def test_times_of_a_task_whose_process_died(self, fresh_database: Database, start_worker: Any, how: str) -> None:
+        """The parent stores its end, and knows when it began: the record has when, how long it ran and how long it waited."""
+        worker = start_worker(fresh_database, concurrency=1)
+        limit = 1 if how == "time limit" else None
+        task = worker.app.tasks["faults.wait"].apply_async([f"{worker.queue}.gate"], time_limit=limit)
+        until(lambda: worker.waiting == 1, "the task runs")
+        if how == "terminated":
+            task.revoke(terminate=True)
+        elif how == "lost":
+            os.kill(worker.children[0], signal.SIGKILL)
+        assert isinstance(task.get(timeout=ARRIVE, propagate=False), Exception)
+        (record,) = worker.app.backend.connection.run("SELECT * FROM task WHERE task_id = $id", id=task.id)
+        assert record["sent_at"] <= record["started_at"] + timedelta(seconds=1)
+        assert record["started_at"] < record["date_done"]
+        assert record["queue_time"] >= 0
+        assert (limit or 0) * 0.9 <= record["runtime"] <= ARRIVE
 
     def test_killed_child_of_a_late_task(self, fresh_database: Database, start_worker: Any) -> None:
         """SIGKILL of a process whose task is acknowledged late: it runs again in another, and its result arrives."""

@@ -58,6 +58,21 @@ def test_a_task_that_waits_is_known(app_with: Callable[..., Celery]) -> None:
     assert task["expires_at"] > datetime.now(timezone.utc) + timedelta(days=29)
 
 
+def test_what_is_revoked_before_it_runs_stays_known(app_with: Callable[..., Celery]) -> None:
+    """A worker that is told to revoke a task knows its id alone: what its record says of it stays."""
+    app = make(app_with)
+    result = app.tasks["echo"].apply_async((1,), countdown=3600, headers={"tags": ["nightly"], "meta": {"of": 7}})
+    assert app.backend.sent.flush(TIMEOUT)
+    before = tasks(app)[result.id]
+    app.backend.mark_as_revoked(result.id, "revoked")
+    after = tasks(app)[result.id]
+    assert after["status"] == states.REVOKED
+    for field in ("name", "queue", "root_id", "sent_at", "eta", "tags", "meta"):
+        assert after[field] == before[field]
+    with Results(app) as results:
+        assert [task.id for task in results.find(name="echo", state="REVOKED", tags="nightly").tasks] == [result.id]
+
+
 @pytest.fixture
 def proxy(fresh_database: Database) -> Iterator[Proxy]:
     """The way to the database."""

@@ -93,13 +93,14 @@ class TaskSummary:
         worker: The worker that ran it, such as `celery@host`.
         queue: The queue that it was sent to.
         retries: How often it was retried.
-        sent_at: When it was sent, by the sender's clock.
-        started_at: When its last run began, by the worker's clock.
-        date_done: When it ended; None while it has not.
-        eta: The time before which it was not to run.
+        sent_at: When it was first sent, by the sender's clock.
+        started_at: When its last run began, by the database's clock.
+        date_done: When it ended, by the database's clock; None while it has not.
+        eta: The time before which it was not to run, by the sender's clock.
         expires_at: When the record may be deleted, by the database's clock; None for never.
-        runtime: How long its last run took, in seconds, by the worker's clock.
-        queue_time: How long it waited before its first run, in seconds: two clocks, the sender's and the worker's.
+        runtime: How long its last run took, in seconds, by a clock of the worker that cannot be set.
+        queue_time: How long it waited before its last run, in seconds, from its `eta` or from when it was sent, again after
+            a retry: two clocks, the sender's and the worker's.
         clock_skew: By how many seconds the sender's clock is ahead of the worker's at least, where `queue_time` is 0
             because it would be negative; else None.
         error: Its exception, of FAILURE and RETRY.
@@ -285,7 +286,7 @@ class StatRow:
         states: How many have each state.
         failure_rate: The part of those that ended that failed, from 0 to 1; None where none ended.
         runtime: How long their last runs took, in seconds; None where no record says.
-        queue_time: How long they waited before their first runs, in seconds; None where no record says.
+        queue_time: How long they waited before their last runs, in seconds; None where no record says.
     """
 
     key: str
