@@ -154,7 +154,13 @@ signals.task_prerun.connect(_started, weak=False, dispatch_uid="surrealdb.starte
 
 
 def add_life(
-    fields: dict[str, Any], more: dict[str, Any], request: Any, status: str, result: Any, at: float | None = None
+    fields: dict[str, Any],
+    more: dict[str, Any],
+    request: Any,
+    status: str,
+    result: Any,
+    at: float | None = None,
+    message: str | None = None,
 ) -> None:
     """Add the life of a task to its record. What is not known is left out; nothing wrong in a request makes a store fail.
 
@@ -165,11 +171,14 @@ def add_life(
         status: Its state.
         result: Its result, as `encode_result` made it.
         at: When it came to this state, by the monotonic clock; now if None.
+        message: What its exception says of itself, where that is known.
     """
     error = None
     if status in _FAILED:
         error = error_of(result)
         if error is not None:
+            if message is not None:
+                error["message"] = _short(message)
             fields["error"] = error
     elif status not in states.READY_STATES and isinstance(result, Mapping):
         progress = progress_of(result)
@@ -255,20 +264,40 @@ def error_of(result: Any) -> dict[str, str] | None:
     """
     if isinstance(result, Mapping) and "exc_type" in result:
         kind, module, args = result.get("exc_type"), result.get("exc_module"), result.get("exc_message")
-        message = str(args)
-        if isinstance(args, (list, tuple)):
-            # As the exception itself would say it.
-            message = str(args[0]) if len(args) == 1 else str(tuple(args)) if args else ""
+        message = _of_arguments(args) if isinstance(args, (list, tuple)) else str(args)
         return {"type": _short(str(kind)), "module": _short(str(module or "")), "message": _short(message)}
     if isinstance(result, BaseException):
         kind = getattr(result, "exc_cls_name", None) or type(result).__qualname__
         module = getattr(result, "exc_module", None) or type(result).__module__
-        try:
-            message = str(result)
-        except Exception:  # somebody's own __str__
-            message = ""
-        return {"type": _short(str(kind)), "module": _short(str(module)), "message": _short(message)}
+        said = message_of(result, states.FAILURE)
+        said = _of_arguments(result.args) if said is None else said
+        return {"type": _short(str(kind)), "module": _short(str(module)), "message": _short(said)}
     return None
+
+
+def _of_arguments(args: Any) -> str:
+    # As most exceptions say it.
+    return str(args[0]) if len(args) == 1 else str(tuple(args)) if args else ""
+
+
+def message_of(result: Any, status: str) -> str | None:
+    """Return what an exception says of itself, which its arguments alone do not tell: `[Errno 2] No such file`.
+
+    Args:
+        result: What a task returned or raised.
+        status: Its state.
+
+    Returns:
+        None where it is no failure, or cannot say it.
+    """
+    if status not in _FAILED or not isinstance(result, BaseException):
+        return None
+    try:
+        said = str(result)
+    except Exception:  # somebody's own __str__
+        return None
+    # Some say their name and arguments, such as Celery's time limits.
+    return None if said.startswith(f"{type(result).__name__}(") else said
 
 
 def progress_of(meta: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -142,6 +142,7 @@ class TaskRecords:
         ended: timedelta | None = None,
         at: float | None = None,
         redacted: bool = False,
+        message: str | None = None,
     ) -> TaskRecord:
         """Build the record of one result.
 
@@ -153,6 +154,7 @@ class TaskRecords:
             ended: How long ago the task ended; None where it has not, or ends now.
             at: When the task came to this state, by the monotonic clock; now if None.
             redacted: Whether the meta's arguments are not those that the task was called with.
+            message: What the task's exception says of itself, where that is known.
         """
         codec = self.codec
         record_id = self.record_id(task_id)
@@ -181,7 +183,7 @@ class TaskRecords:
             record["own_expires"] = True
         if kept.name is not None:
             record["name"] = kept.name
-        add_life(record, more, request, status, meta["result"], at)
+        add_life(record, more, request, status, meta["result"], at, message)
         if kept.duration is not None:
             more["l"] = kept.duration
         if ended:

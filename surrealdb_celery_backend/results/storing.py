@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from functools import cached_property, partial
 from typing import Any
@@ -16,7 +16,7 @@ from ..client.connection import Connection
 from . import statements
 from .chords import Chords, HeaderTask
 from .group_commit import GroupCommit
-from .life import note_start
+from .life import message_of, note_start
 from .outbox import Outbox
 from .records import TaskRecords
 from .redaction import Redaction
@@ -67,6 +67,9 @@ class StoringMixin(RetryingMixin):
         Raises:
             StoreFailed: The retries ran out.
         """
+        message = message_of(result, state)
+        if message is not None:
+            kwargs["message"] = self.redaction.masked_error(message, request) if self.redaction.active else message
         result = self.encode_result(result, state)
         now = time.monotonic()
         if self.redaction.secrets_of_failing:
@@ -133,8 +136,7 @@ class StoringMixin(RetryingMixin):
         request: Any = None,
         header_task: HeaderTask | None = None,
         at: float | None = None,
-        secrets: Sequence[str] = (),
-        **_: Any,
+        **more: Any,
     ) -> Any:
         ready = state in states.READY_STATES
         ended = None
@@ -145,7 +147,7 @@ class StoringMixin(RetryingMixin):
         meta = self._meta_to_store(result, state, traceback, request)
         redacted = False
         if self.redaction.active:
-            meta, redacted = self.redaction.apply(meta, request, secrets)
+            meta, redacted = self.redaction.apply(meta, request, more.get("secrets", ()))
         record = self.tasks.from_meta(
             task_id,
             meta,
@@ -154,6 +156,7 @@ class StoringMixin(RetryingMixin):
             ended=ended,
             at=at,
             redacted=redacted,
+            message=more.get("message"),
         )
         if request is None and state != states.SUCCESS:
             record.more["o"] = True

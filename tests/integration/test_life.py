@@ -29,6 +29,13 @@ class Broken(Exception):
     """What the tasks here raise."""
 
 
+class Coded(Exception):
+    """An exception with a text of its own."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.args[1]}"
+
+
 def make(app_with: Callable[..., Celery], **conf: Any) -> Celery:
     """An app with tasks that sleep, fail, retry and tell how far they are."""
     app = app_with(**{"task_track_started": False, **conf})
@@ -140,6 +147,29 @@ def test_errors(app_with: Callable[..., Celery], serializer: str) -> None:
     message = record(app, odd.id)["error"]["message"]
     assert message.startswith("a NUL \\x00, half \\ud800, xxx")
     assert len(message) == 2000
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("EUR"),
+        OSError(2, "No such file or directory", "/x"),
+        Coded(404, "gone"),
+        Coded("17"),
+        ValueError("a", 1),
+    ],
+    ids=["key", "file", "own text", "own text that fails", "two arguments"],
+)
+def test_the_message_is_what_the_error_says(app_with: Callable[..., Celery], error: Exception, serializer: str) -> None:
+    """The message is the exception's text, as in the traceback, and not its first argument; a retry's, too."""
+    app = make(app_with, result_serializer=serializer)
+    app.backend.store_result("a", error, states.FAILURE, request=request("a"))
+    app.backend.store_result("b", error, states.RETRY, request=request("b"))
+    said = "17" if error.args == ("17",) else str(error)
+    for task_id in "ab":
+        assert record(app, task_id)["error"]["message"] == said
+    assert record(app, "b")["attempts"][0]["error"]["message"] == said
 
 
 @pytest.mark.parametrize("track_started", [False, True])
