@@ -248,6 +248,8 @@ def test_export_import_and_backup(shell: Shell, tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (("show", "unknown-id"), "nothing is stored of task 'unknown-id'"),
+        (("show", ""), "a task's id must be a text that is not empty"),
+        (("forget", "same-1", "", "--yes"), "a task's id must be a text that is not empty"),
         (("show", "same"), "several ids begin with 'same': same-1, same-2; give more of it"),
         (("tasks", "--since", "soon"), "'soon' is no time; write 30m, 2h"),
         (("tasks", "--since", "1h", "--until", "2h"), "--since is not before --until"),

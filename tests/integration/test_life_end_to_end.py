@@ -48,6 +48,7 @@ def test_tags_and_a_retry_from_outside(app_with: Callable[..., Celery]) -> None:
         assert app.AsyncResult(sent.new_id).get(timeout=TIMEOUT) == "rows.csv"
         [again] = results.find(retry_of=first.id).tasks
         assert (again.id, again.state, again.retry_of) == (sent.new_id, states.SUCCESS, first.id)
+        assert (again.tags, results.get(again.id).meta) == (("nightly", "import"), {"customer": 7})
 
 
 def test_attempts_are_read(app_with: Callable[..., Celery]) -> None:

@@ -123,6 +123,9 @@ class Actions:
         options: dict[str, Any] = {"headers": {RETRY_OF: task.id}}
         if task.tags:
             options["headers"]["tags"] = list(task.tags)
+        # Of a task that has not ended it may be what the task said of its progress.
+        if task.ready and task.meta is not None:
+            options["headers"]["meta"] = task.meta
         if planned.queue is not None:
             options["queue"] = planned.queue
         if task.priority is not None:

@@ -168,7 +168,7 @@ class Results:
             ResultNotFound: Nothing is, or it expired.
             UnreadableRecord: A person wrote a value into the record that the server cannot send.
         """
-        record = self._backend.tasks.record_id(identifier("task_id", task_id))
+        record = self._backend.tasks.record_id(_identifier(task_id))
         try:
             found = self._connection.run(statements.DETAIL, record=record)
         except UnreadableRecord as exc:
@@ -189,7 +189,7 @@ class Results:
         Raises:
             SurrealDBBackendError: The database cannot be asked.
         """
-        return self._backend.task_result_exists(identifier("task_id", task_id))
+        return self._backend.task_result_exists(_identifier(task_id))
 
     def tree(self, task_id: str, *, max_scanned: int | None = None) -> Workflow:
         """Read the whole workflow that a task is part of, from any of its tasks.
@@ -208,7 +208,7 @@ class Results:
             ResultNotFound: Nothing is stored of the task.
         """
         workflows = Workflows(self._connection, self._table, self._search, self._backend)
-        found = workflows.of(identifier("task_id", task_id), max_scanned)
+        found = workflows.of(_identifier(task_id), max_scanned)
         if found is None:
             raise ResultNotFound(f"nothing is stored of task {task_id!r}: it is unknown, not yet run, or expired")
         return found
@@ -464,7 +464,7 @@ class Results:
         if bool(ids) == (where is not None):
             raise InvalidFilter("give either ids of tasks or filters (where), not both and not neither")
         if where is None:
-            return [identifier("task_id", each) for each in ids]
+            return [_identifier(each) for each in ids]
         if not where:
             raise InvalidFilter("where has no filter: all tasks are too many at once")
         found: list[str] = []
@@ -563,7 +563,7 @@ class Results:
         Returns:
             The ids.
         """
-        return self._pages.starting_with(self._table, identifier("task_id", prefix), limit)
+        return self._pages.starting_with(self._table, _identifier(prefix), limit)
 
     def _unready_figures(self, checked: Filter) -> Iterator[list[Any]]:
         text = statements.figures_of_unready(self._table, checked.terms)
@@ -586,6 +586,12 @@ def _changes(follower: Follower, timeout: float | None) -> Iterator[TaskSummary]
             yield from follower.changes(min(left, FOLLOW_WAIT))
     finally:
         follower.close()
+
+
+def _identifier(task_id: Any) -> str:
+    if not task_id:
+        raise InvalidFilter(f"a task's id must be a text that is not empty, not {task_id!r}")
+    return identifier("task_id", task_id)
 
 
 def _filter(wanted: dict[str, Any]) -> Filter:
