@@ -8,11 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, chain, chord
 
 from surrealdb_celery_backend.errors import ResultNotFound
 from surrealdb_celery_backend.results import Results, TaskNode
 from tests.support import history_data as data
+from tests.support.inprocess import TIMEOUT, worker
 
 pytestmark = pytest.mark.integration
 
@@ -72,6 +73,73 @@ def test_the_whole_workflow_is_found_from_any_of_its_tasks(app: Celery, results:
     assert tree.states["FAILURE"] == tree.states["STARTED"] == 1
     assert tree.states.get("PENDING") == 1
     assert len(tree) == len(tree.root) == 6
+
+
+@pytest.fixture(params=["no index", "index"])
+def grouped(request: pytest.FixtureRequest, app: Celery) -> str:
+    """With and without an index on the group."""
+    _ = app.backend.connection.transport
+    has_index = "DEFINE INDEX IF NOT EXISTS task_group_id ON task FIELDS group_id, date_done"
+    app.backend.connection.run_all(
+        has_index if request.param == "index" else "REMOVE INDEX IF EXISTS task_group_id ON task"
+    )
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("indexed", "grouped")
+def test_a_group_that_no_task_sent_is_one_workflow(app: Celery, results: Results) -> None:
+    """A chord of a program: each part is a first task, the body is sent by the last of them, and all are one tree."""
+
+    def sent(task_id: str, root: str, parent: str | None, *children: Any, second: int, **fields: Any) -> dict[str, Any]:
+        at = data.NOW - timedelta(seconds=700 - second)
+        return task(task_id, root, parent, *children, second=second, sent_at=at, **fields)
+
+    data.write(
+        app,
+        [
+            sent("a", "a", None, "child", second=1, group_id="g"),
+            sent("child", "a", "a", second=2),
+            sent("z", "z", None, second=3, group_id="g"),
+            sent("link", "link", None, "b", second=2),
+            sent("b", "link", "link", second=4, group_id="g"),
+            sent("body", "z", "z", "after", second=5),
+            sent("after", "z", "body", second=6),
+            *(task(str(uuid.uuid4()), "another", None, second=place, group_id="h") for place in range(50)),
+        ],
+    )
+    for asked in ("a", "child", "z", "body", "after"):
+        tree = results.tree(asked)
+        assert shape(tree.root) == (
+            "a",
+            "SUCCESS",
+            [
+                ("child", "SUCCESS", []),
+                ("link", "SUCCESS", [("b", "SUCCESS", [])]),
+                ("z", "SUCCESS", [("body", "SUCCESS", [("after", "SUCCESS", [])])]),
+            ],
+        )
+        assert tree.complete
+        assert tree.states == {"SUCCESS": 7}
+
+
+def test_a_chord_of_a_program_is_one_workflow(app: Celery, results: Results) -> None:
+    """As Celery sends and stores it: from any of its tasks, all are found."""
+
+    @app.task(name="total", shared=False)
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    @app.task(name="add", shared=False)
+    def add(number: int, other: int = 1) -> int:
+        return number + other
+
+    with worker(app):
+        body = chord([add.s(1), chain(add.s(2), add.s(3)), add.s(4)], total.s()).apply_async()
+        assert body.get(timeout=TIMEOUT) == 13
+    members = body.parent.results
+    for asked in (body.id, members[0].id, members[2].id):
+        tree = results.tree(asked)
+        assert (tree.states, tree.complete, len(tree.root)) == ({"SUCCESS": 5}, True, 5)
 
 
 def test_a_task_alone_is_a_tree(app: Celery, results: Results) -> None:

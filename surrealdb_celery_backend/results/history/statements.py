@@ -248,14 +248,15 @@ DETAIL = f"SELECT *, time::micros(expires_at ?? time::now()) - time::micros(time
 
 
 @lru_cache(maxsize=64)
-def find_root(table: str) -> str:
-    """The tasks of one workflow, where there is an index on its root. Parameters: root, limit.
+def find_equal(table: str, field: str) -> str:
+    """The tasks of one workflow or group, where there is an index on the field that says it. Parameters: value, limit.
 
     Args:
         table: The table's name, prefix included.
+        field: `root_id` or `group_id`.
     """
     return (
-        f"LET $ids = (SELECT VALUE id FROM {quote(table)} WHERE root_id = $root LIMIT $limit);"
+        f"LET $ids = (SELECT VALUE id FROM {quote(table)} WHERE {field} = $value LIMIT $limit);"
         f"{SUMMARIES.replace('$records', '$ids')}"
     )
 
@@ -294,30 +295,34 @@ def figures_of_unready(table: str, terms: tuple[str, ...]) -> str:
     )
 
 
+#: Parameters: roots, group.
+_OF_WORKFLOW = "(root_id IN $roots OR (group_id IS NOT NONE AND group_id = $group))"
+
+
 @lru_cache(maxsize=64)
-def others_of_root(table: str) -> str:
+def others_of_workflow(table: str) -> str:
     """Tasks that ended, oldest first, and whether they are of a workflow.
 
-    Parameters: root; index_start, index_end, limit, skip. One value: `[at, task_id, hit]` of each.
+    Parameters: roots (ids), group (its id, or None); index_start, index_end, limit, skip. One value: `[at, task_id, hit]` of each.
 
     Args:
         table: The table's name, prefix included.
     """
     return (
-        f"SELECT VALUE [{AT}, task_id, {TERMS['root']}] FROM {quote(table)} "
+        f"SELECT VALUE [{AT}, task_id, {_OF_WORKFLOW}] FROM {quote(table)} "
         f"WHERE {index_range(None, '')} LIMIT $limit START $skip"
     )
 
 
 @lru_cache(maxsize=64)
-def unready_of_root(table: str) -> str:
-    """The ids of a workflow's tasks that have not ended. Parameters: root, limit (records read).
+def unready_of_workflow(table: str) -> str:
+    """The ids of a workflow's tasks that have not ended. Parameters: roots, group, limit (records read).
 
     Args:
         table: The table's name, prefix included.
     """
     return (
-        f"LET $read = (SELECT task_id, {TERMS['root']} AS hit FROM {quote(table)} WHERE date_done = NONE LIMIT $limit);"
+        f"LET $read = (SELECT task_id, {_OF_WORKFLOW} AS hit FROM {quote(table)} WHERE date_done = NONE LIMIT $limit);"
         "SELECT VALUE task_id FROM $read WHERE hit"
     )
 

@@ -61,24 +61,40 @@ class Workflows:
             return None
         root = task.root_id or reading.first_of(task)
         reading.fetch([root])
-        if ("root_id",) in self._search.facts.indexes or ("root_id", "date_done") in self._search.facts.indexes:
-            complete = reading.all_of(root)
+        most = LOOKED_AT if max_scanned is None else max_scanned
+        group = reading.group_without_sender(root)
+        if self._is_indexed("root_id"):
+            complete = reading.all_of("root_id", root)
         else:
-            complete = reading.follow(root) and self._look_for_others(
-                root, reading, LOOKED_AT if max_scanned is None else max_scanned
-            )
+            complete = reading.follow(root) and self._look_for_others([root], None, reading, most)
+        if group is not None:
+            if self._is_indexed("group_id"):
+                complete = reading.all_of("group_id", group) and complete
+            else:
+                complete = self._look_for_others([], group, reading, most) and complete
+            firsts = reading.firsts_of(group) or [root]
+            others = [each for each in firsts if each != root]
+            complete = reading.follow(*others) and complete
+            if others:
+                complete = self._look_for_others(others, None, reading, most) and complete
+            complete = complete and len(reading.tasks) < MOST_TASKS
+            root = firsts[0]
         return workflow(root, reading.tasks, reading.sent, complete=complete)
 
-    def _look_for_others(self, root: str, reading: _Reading, most: int) -> bool:
-        """Find those that no task names. Returns whether all were looked at."""
+    def _is_indexed(self, field: str) -> bool:
+        indexes = self._search.facts.indexes
+        return (field,) in indexes or (field, "date_done") in indexes
+
+    def _look_for_others(self, roots: list[str], group: str | None, reading: _Reading, most: int) -> bool:
+        """Find those that no task names, by their first task or their group. Returns whether all were looked at."""
         times = [
             each for task in reading.tasks.values() for each in (task.sent_at, task.started_at, task.date_done) if each
         ]
-        variables = {"root": root}
+        variables = {"roots": roots, "group": group}
         found: list[str] = []
         forward = Forward(
             self._runner,
-            statements.others_of_root(self._table),
+            statements.others_of_workflow(self._table),
             variables,
             (min(times) if times else EPOCH) - SKEW,
             FAR,
@@ -92,13 +108,11 @@ class Workflows:
                 complete = False
                 break
         unready_most = min(UNREADY_SORTED, most)
-        found += self._search.rows(statements.unready_of_root(self._table), variables, unready_most)
+        found += self._search.rows(statements.unready_of_workflow(self._table), variables, unready_most)
         known = set(reading.tasks)
         new = [each for each in found if each not in known]
         reading.fetch(new)
-        for each in new:
-            complete = reading.follow(each) and complete
-        return complete
+        return reading.follow(*new) and complete
 
 
 class _Reading:
@@ -130,15 +144,28 @@ class _Reading:
             task = parent
         return task.id
 
-    def all_of(self, root: str) -> bool:
-        """Read all by the index on the root. Returns whether that was all."""
-        rows = self._runner.run(statements.find_root(self._table), root=root, limit=MOST_TASKS) or []
+    def group_without_sender(self, task_id: str) -> str | None:
+        """The group of a task that no task sent; None where it has none, or was sent by one."""
+        task = self.tasks.get(task_id)
+        return None if task is None or task.parent_id is not None else task.group_id
+
+    def firsts_of(self, group: str) -> list[str]:
+        """The first tasks of a group that no task sent, those first that were sent first."""
+        # Of a chain in a group the last task is in the group.
+        first = {task.root_id or task.id for task in self.tasks.values() if task.group_id == group}
+        self.fetch(first)
+        found = [task for task in self.tasks.values() if task.id in first and task.parent_id is None]
+        return [task.id for task in sorted(found, key=lambda task: (task.sent_at or FAR, task.id))]
+
+    def all_of(self, field: str, value: str) -> bool:
+        """Read all by the index on a field. Returns whether that was all."""
+        rows = self._runner.run(statements.find_equal(self._table, field), value=value, limit=MOST_TASKS) or []
         self._take(rows)
         return len(rows) < MOST_TASKS
 
-    def follow(self, first: str) -> bool:
-        """Read what a task sent, what that sent, and so on, a level in one request. Returns whether that was all."""
-        level = [first]
+    def follow(self, *firsts: str) -> bool:
+        """Read what tasks sent, what that sent, and so on, a level in one request. Returns whether that was all."""
+        level = list(firsts)
         for _ in range(MOST_LEVELS):
             level = [child for each in level for child in self.sent.get(each, ()) if child not in self._asked]
             if not level:
