@@ -14,8 +14,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
+from datetime import time as time_of_day
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from celery import signals, states
 from celery.utils.log import get_logger
@@ -23,7 +26,7 @@ from celery.utils.log import get_logger
 from .. import celery_compat
 from ..client.values import INTEGERS, Pairs
 from . import retention
-from .native import native
+from .native import DEEPEST, native
 
 logger = get_logger(__name__)
 
@@ -252,6 +255,8 @@ def _add_labels(fields: dict[str, Any], given: Mapping[str, Any]) -> None:
     meta = given.get("meta")
     if meta is not None:
         kept = native(meta)
+        if kept is None:
+            kept = native(_as_texts(meta))
         if kept is not None:
             fields["meta"] = kept
 
@@ -316,6 +321,21 @@ def progress_of(meta: Mapping[str, Any]) -> dict[str, Any] | None:
     if isinstance(meta.get("message"), str):
         found["message"] = _short(meta["message"])
     return found
+
+
+def _as_texts(value: Any, depth: int = DEEPEST) -> Any:
+    """A sender's value with texts for what is no value of JSON's types; what is no plain value stays."""
+    if isinstance(value, (datetime, date, time_of_day)):
+        return value.isoformat()
+    if isinstance(value, (Decimal, UUID)) or (isinstance(value, (int, float)) and native(value) is None):
+        return str(value)
+    if isinstance(value, str):
+        return _clean(value)
+    if depth and isinstance(value, Mapping):
+        return {_clean(str(key)): _as_texts(member, depth - 1) for key, member in value.items()}
+    if depth and isinstance(value, (list, tuple, set, frozenset)):
+        return [_as_texts(item, depth - 1) for item in value]
+    return value
 
 
 def _short(value: Any) -> Any:

@@ -6,8 +6,10 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 import time_machine
@@ -262,6 +264,20 @@ def test_labels(app_with: Callable[..., Celery]) -> None:
     assert abs(task["eta"] - eta) < timedelta(milliseconds=1)
     # From when it was due, not from when it was sent.
     assert task["queue_time"] < (task["started_at"] - task["sent_at"]).total_seconds() - 3000
+
+
+def test_a_meta_with_values_of_other_types(app_with: Callable[..., Celery]) -> None:
+    """One date or amount in it costs a sender's meta nothing but that value's type."""
+    app = make(app_with)
+    meta = {
+        "at": datetime(2026, 3, 2, 12, tzinfo=timezone.utc), "day": date(2026, 3, 2), "price": Decimal("1.50"),
+        "order": UUID(int=7), "large": 2**70, "none": None, "ratio": 0.5, "of": (1, True, {"x"}), "text": "a\x00b", 5: float("nan"),
+    }  # fmt: skip
+    app.backend.store_result("a", 1, states.SUCCESS, request=request("a", meta=meta))
+    assert record(app, "a")["meta"] == {
+        "at": "2026-03-02T12:00:00+00:00", "day": "2026-03-02", "price": "1.50", "order": str(UUID(int=7)),
+        "large": str(2**70), "none": None, "ratio": 0.5, "of": [1, True, ["x"]], "text": "a\\x00b", "5": "nan",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
