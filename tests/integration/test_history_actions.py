@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from kombu.exceptions import OperationalError
 
 from surrealdb_celery_backend.errors import InvalidFilter, ResultNotFound
 from surrealdb_celery_backend.results import Results
@@ -67,6 +68,32 @@ def test_arguments_can_be_changed(app: Celery, results: Results) -> None:
     for wrong, sentence in (({"args": "text"}, "args must be a list"), ({"kwargs": [1]}, "kwargs must be a dict")):
         with pytest.raises(InvalidFilter, match=sentence):
             results.retry("one", **wrong)
+
+
+def test_one_that_cannot_be_sent_is_no_harm_to_the_others(
+    app: Celery, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sends many again hears of each: of what no serializer takes, and of a broker that is gone meanwhile."""
+    ids = ["a", "b", "c", "d"]
+    for task_id in ids:
+        app.backend.store_result(task_id, KeyError("x"), "FAILURE", request=request(task_id, args=[task_id]))
+    send = app.send_task
+    tried = []
+
+    def fragile(name: str, args: list[Any], *more: Any, **options: Any) -> Any:
+        tried.append(args[0])
+        if args[0] == "c":
+            raise OperationalError("gone")
+        return send(name, [object()] if args[0] == "b" else args, *more, **options)
+
+    monkeypatch.setattr(app, "send_task", fragile)
+    outcomes = results.retry(ids)
+    assert [each.sent for each in outcomes] == [True, False, False, False]
+    assert "it cannot be sent: EncodeError" in str(outcomes[1].refused)
+    assert outcomes[2].refused == outcomes[3].refused == "the message broker cannot be reached: gone"
+    assert tried == ["a", "b", "c"]
+    with pytest.raises(OperationalError):
+        results.retry("c")
 
 
 def test_what_cannot_be_sent_again_says_why(app: Celery, results: Results) -> None:

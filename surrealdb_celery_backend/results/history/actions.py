@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from kombu.exceptions import OperationalError
+
 from ...client.values import RecordID
 from ...errors import InvalidFilter
 from ..replies import check_deleted
@@ -106,16 +108,31 @@ class Actions:
             edit: The changes.
             dry_run: Only say what would be done.
             running: Also send those again that have not ended.
+
+        Raises:
+            kombu.exceptions.OperationalError: The message broker cannot be reached, and none was sent.
         """
         ids = list(dict.fromkeys(task_ids))
         outcomes: list[Retry] = []
+        away: str | None = None
         for batch in _batches(ids):
             known = self.details(batch)
             for task_id in batch:
                 task = known.get(task_id)
                 planned = _plan(task_id, task, edit, running=running)
                 if planned.refused is None and task is not None and not dry_run:
-                    planned = replace(planned, new_id=self._send(task, planned, edit))
+                    # Whoever sends many has to know which were sent, whatever happens to one of them.
+                    try:
+                        if away is None:
+                            planned = replace(planned, new_id=self._send(task, planned, edit))
+                    except OperationalError as exc:
+                        if not any(each.sent for each in outcomes):
+                            raise
+                        away = f"the message broker cannot be reached: {exc}"
+                    except Exception as exc:  # a serializer or a router may raise anything
+                        planned = replace(planned, refused=f"it cannot be sent: {type(exc).__name__}: {exc}")
+                    if away is not None:
+                        planned = replace(planned, refused=away)
                 outcomes.append(planned)
         return outcomes
 
