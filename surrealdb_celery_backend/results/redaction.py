@@ -133,9 +133,13 @@ class Redaction:
         if not self._names:
             return args, kwargs
         if isinstance(args, (list, tuple)):
-            masked = self._positions(name, len(args))
-            args = [MASK if position in masked else self._masked(value) for position, value in enumerate(args)]
+            args = self._by_position(name, args)
         return args, self._masked(kwargs)
+
+    def _by_position(self, name: str, args: Any, *shifts: int) -> list[Any]:
+        """Mask positional arguments by the names of a task's parameters, which begin at each of some places."""
+        masked = {position - shift for shift in (0, *shifts) for position in self._positions(name, len(args) + shift)}
+        return [MASK if position in masked else self._masked(value) for position, value in enumerate(args)]
 
     def _positions(self, name: str, number: int) -> set[int]:
         """Which positional arguments have a name that is masked."""
@@ -148,7 +152,21 @@ class Redaction:
 
     def _masked(self, value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {key: MASK if key in self._names else self._masked(member) for key, member in value.items()}
+            masked = {key: MASK if key in self._names else self._masked(member) for key, member in value.items()}
+            task, args, calls = value.get("task"), value.get("args"), value.get("it")
+            if isinstance(task, str) and isinstance(args, (list, tuple)):
+                # A signature, which may be called with the result before it in front.
+                masked["args"] = self._by_position(task, args, 1)
+            elif isinstance(task, Mapping) and isinstance(calls, (list, tuple)):
+                # What `starmap`, `map` and `chunks` of a task are called with.
+                name = str(task.get("task"))
+                masked["it"] = [
+                    self._by_position(name, call)
+                    if isinstance(call, (list, tuple))
+                    else self._by_position(name, [call])[0]
+                    for call in calls
+                ]
+            return masked
         if isinstance(value, (list, tuple)):
             return [self._masked(item) for item in value]
         return value

@@ -101,13 +101,17 @@ def test_a_secret_is_nowhere_in_a_workflow(app_with: Callable[..., Celery], seri
     ]
     bodies = [total.s(SECRET), total.s(password=SECRET), chain(total.s(), total.s(SECRET))]
     with worker(app):
+        pay.starmap([(1, SECRET), (2, "other")]).apply_async().get(timeout=TIMEOUT)
+        pay.chunks([(1, SECRET), (2, SECRET)], 1).group().apply_async().get(timeout=TIMEOUT)
+        total.delay([dict(pay.s(1, SECRET)), dict(total.s(SECRET))]).get(timeout=TIMEOUT)
+        seen.append(everything(app))
         for workflow in fails:
             error = workflow.apply_async().get(timeout=TIMEOUT, propagate=False)
             assert isinstance(error, Exception)
             seen.append(everything(app))
         for body in bodies:
             assert chord([pay.s(1), look.si()], body).apply_async().get(timeout=TIMEOUT) == "done"
-    assert len(seen) == len(fails) + len(bodies)
+    assert len(seen) == 1 + len(fails) + len(bodies)
     for stored in seen:
         for shown in (SECRET, repr(SECRET)[1:-1], json.dumps(SECRET)[1:-1], "s3cr3t", str(CARD)):
             assert shown not in stored
