@@ -210,7 +210,7 @@ class Collector:
         """
         task_id = arrival.task_id
         mine = task_id in self._missing
-        if arrival.record.get("status") not in states.READY_STATES:
+        if not arrival.ready:
             if mine and self._on_message is not None and self._order.is_news(arrival):
                 self._on_message(self._meta(arrival))
             return []

@@ -120,7 +120,7 @@ class ResultConsumer(BaseResultConsumer):
             deadline: When it has to end, by the monotonic clock.
         """
         found: Iterator[tuple[str, Mapping[str, Any]]] = self.backend.fetch_records(
-            task_ids, only_ready=only_ready, deadline=deadline
+            task_ids, only_ready=only_ready, deadline=deadline, unsent=True
         )
         return found
 

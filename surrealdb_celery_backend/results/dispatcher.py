@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from celery import states
 from celery.utils.log import get_logger
 
 from .. import errors
@@ -327,7 +326,7 @@ class Dispatcher:
         Args:
             arrival: The record.
         """
-        task_id, ready = arrival.task_id, arrival.record.get("status") in states.READY_STATES
+        task_id, ready = arrival.task_id, arrival.ready
         with self._lock:
             waiters = self._waiters.of(task_id)
             if arrival.pushed:

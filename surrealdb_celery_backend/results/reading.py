@@ -127,7 +127,12 @@ class ReadingMixin(RetryingMixin):
         return self.connection.run(statements.EXISTS, record=self.tasks.record_id(task_id))
 
     def fetch_records(
-        self, task_ids: Iterable[Any], *, only_ready: bool = False, deadline: float | None = None
+        self,
+        task_ids: Iterable[Any],
+        *,
+        only_ready: bool = False,
+        deadline: float | None = None,
+        unsent: bool = False,
     ) -> Iterator[tuple[Any, Mapping[str, Any]]]:
         """Fetch the records of any number of tasks, not decoded yet; see `Fetcher.records`.
 
@@ -137,11 +142,12 @@ class ReadingMixin(RetryingMixin):
             task_ids: Ids of tasks; duplicates are allowed.
             only_ready: Leave out tasks that have not finished.
             deadline: When each request has to end, by the monotonic clock.
+            unsent: Give an `UnsentRecord` for a record that the server cannot send.
 
         Returns:
             An iterator of id, as it was given, and record of those that exist.
         """
-        return self.fetcher.records(task_ids, only_ready=only_ready, deadline=deadline)
+        return self.fetcher.records(task_ids, only_ready=only_ready, deadline=deadline, unsent=unsent)
 
     def meta_of(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Decode a task's record.
@@ -208,7 +214,8 @@ class ReadingMixin(RetryingMixin):
         iterations = 0
         while waited_for:
             for task_id, record in looks.look(list(waited_for), only_ready=READY_STATES == states.READY_STATES):
-                if record["status"] not in READY_STATES:
+                status = record.get("status")
+                if not (isinstance(status, str) and status in READY_STATES):
                     continue
                 waited_for.discard(task_id)
                 meta = self._cache[task_id] = self.meta_of(record)

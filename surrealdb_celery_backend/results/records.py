@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -19,7 +19,7 @@ from celery import states
 from kombu.utils.encoding import bytes_to_str
 
 from ..client.values import INTEGERS, ForeignValue, Pairs, RecordID
-from ..errors import UnreadableResult, UnstorableValue
+from ..errors import UnreadableRecord, UnreadableResult, UnstorableValue
 from .addresses import address_of
 from .life import add_life
 from .native import is_native, plain
@@ -40,6 +40,28 @@ _ENCODED = frozenset({"args", "kwargs"})
 #: says how large it is, so that a reader can ask for no more at once than it can take.
 _HEAVY = ("result", "traceback", "args", "kwargs", "children", "stamps")
 SMALL = 4096
+#: Fields without which there is no meta, or that must be of one kind, whatever else a person wrote into the record.
+_KINDS: tuple[tuple[str, Any], ...] = (
+    ("task_id", str),
+    ("status", str),
+    ("encoding", str),
+    ("date_done", (datetime, type(None))),
+)
+
+
+class UnsentRecord(dict[str, Any]):
+    """Stands for the record of a task that the server cannot send: whoever decodes it is told so.
+
+    Nothing is known of the task but that it is not read by waiting longer, so it counts as ended.
+
+    Args:
+        task_id: The task's id.
+        error: The exception that says why.
+    """
+
+    def __init__(self, task_id: str, error: UnreadableRecord) -> None:
+        super().__init__(task_id=task_id, status=states.FAILURE)
+        self.error = error
 
 
 class Codec(Protocol):
@@ -222,18 +244,9 @@ class TaskRecords:
 
         Raises:
             UnreadableResult: Version 0.3.0 wrote it, or somebody wrote a value into it that no result has.
+            UnreadableRecord: Somebody wrote a value into it that the server cannot send.
         """
-        for name, value in fields.items():
-            if type(value) is ForeignValue:
-                raise UnreadableResult(
-                    f"the record of task {fields.get('task_id')!r} has a SurrealDB {value.kind} in its field {name!r}, "
-                    "which no result has: somebody wrote it by hand; forget the result, or set the field again"
-                )
-        if fields.get("encoding") is None:
-            raise UnreadableResult(
-                "the record of this task was written by version 0.3.0 of this package, or by hand: migrate such records "
-                "with celery surrealdb schema --apply"
-            )
+        _check_kinds(fields)
         decode = self.codec.decode_as
         encoding = fields["encoding"]
         children = fields.get("children")
@@ -277,6 +290,33 @@ class TaskRecords:
         if isinstance(value, list):
             return self.codec.decode_as(value[0], encoding)
         return value
+
+
+def _check_kinds(fields: Mapping[str, Any]) -> None:
+    """Raise if Celery's meta cannot be made of a record, because of what a person wrote into it or an old version."""
+    if type(fields) is UnsentRecord:
+        raise UnreadableRecord(str(fields.error)) from fields.error  # several threads may decode it
+    for name, value in fields.items():
+        if type(value) is ForeignValue:
+            raise _by_hand(fields, name, f"a SurrealDB {value.kind}")
+    if fields.get("encoding") is None:
+        raise UnreadableResult(
+            "the record of this task was written by version 0.3.0 of this package, or by hand: migrate such records "
+            "with celery surrealdb schema --apply"
+        )
+    for name, kind in _KINDS:
+        value = fields.get(name)
+        if not isinstance(value, kind):
+            raise _by_hand(fields, name, "nothing" if value is None else f"a value of type {type(value).__name__}")
+    if "result" not in fields:
+        raise _by_hand(fields, "result", "nothing")
+
+
+def _by_hand(fields: Mapping[str, Any], name: str, what: str) -> UnreadableResult:
+    return UnreadableResult(
+        f"the record of task {fields.get('task_id')!r} has {what} in its field {name!r}, "
+        "which no result has: somebody wrote it by hand; forget the result, or set the field again"
+    )
 
 
 def _add_size(record: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from celery import states
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -29,6 +31,12 @@ class Arrival:
     at: float
     pushed: bool = False
     expected: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether the task has ended. A state that is no text, which somebody wrote by hand, is not the end."""
+        status = self.record.get("status")
+        return isinstance(status, str) and status in states.READY_STATES
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,3 +161,46 @@ def test_lists_with_values_that_cannot_be_sent(
         exported = results.export(tmp_path / "results")
         assert exported.records["task"] == 1
     assert caplog.text.count("is left out of the export") == len(ids) - 1
+
+
+#: What a person may write into a record besides: values that Python has a type for, in fields that say of which
+#: record, how large and in which state it is; whether the record can be decoded still.
+BY_HAND = {
+    "size = 'large'": True,
+    "size = [1]": True,
+    "size = -1": True,
+    "status = [1]": False,
+    "status = NONE": False,
+    "date_done = 'today'": False,
+    "result = NONE": False,
+    "task_id = [1]": False,
+    "task_id = NONE": False,
+    "tags = 'a'": True,
+    "tags = 5": True,
+}
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize("change", BY_HAND)
+def test_fields_of_another_kind(
+    change: str, large: bool, app_with: Callable[..., Celery], fresh_database: Database, tmp_path: Path
+) -> None:
+    """Results of other tasks are fetched in one look with that one, listed and exported; it is read or says why not."""
+    backend = app_with(**ONCE).backend
+    names = [f"task-{number}" for number in range(9)]
+    for name in names:
+        backend.store_result(name, name + "x" * 9000 * large, states.SUCCESS)
+    others = [name for name in names if name != "task-4"]
+    with Results(backend.app) as results:
+        results.check()  # the tables that a list reads
+        fresh_database.query(f"UPDATE task:⟨task-4⟩ SET {change} RETURN NONE")
+        fetched = dict(backend.fetch_records(names))
+        assert [backend.meta_of(fetched[name])["result"][:6] for name in others] == others
+        assert set(dict(backend.get_many(others, timeout=60))) == set(others)
+        if BY_HAND[change]:
+            assert backend.get_result("task-4")[:6] == "task-4"
+        elif change != "task_id = [1]":  # of that one nobody knows whose it is
+            with pytest.raises(errors.UnreadableResult, match="somebody wrote it by hand"):
+                backend.get_task_meta("task-4")
+        assert {task.id for task in results.find().tasks} >= set(others)
+        assert results.export(tmp_path / "results").records["task"] == len(names)

@@ -6,15 +6,17 @@ On each engine, with LIVE queries where it has them and without.
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
 from celery import states
 from celery.exceptions import TimeoutError as ResultTimeout
-from celery.result import GroupResult
+from celery.result import GroupResult, ResultSet
 from kombu.exceptions import ContentDisallowed
 from kombu.utils.uuid import uuid
 
+from surrealdb_celery_backend import errors
 from tests.support.waits import Side, in_background, is_waited_for, until
 
 pytestmark = pytest.mark.integration
@@ -55,6 +57,36 @@ def test_a_result_that_cannot_be_decoded_concerns_its_own_wait(
     with pytest.raises(type(first.value)):
         waiting.app.AsyncResult(bad).get(timeout=60)
     strange.backend.close()
+
+
+def test_a_record_that_cannot_be_sent_concerns_its_own_wait(fresh_database: Any) -> None:
+    """Somebody wrote a regex into it: its own get() names it, alone and in a group, and the other waits go on.
+
+    Looks for the other are due at other times: one of them asks for this record alone.
+    """
+    waiting, working = Side(fresh_database.settings | {"surrealdb_live": "off"}), Side(fresh_database.settings)
+    good, late, bad = (waiting.app.AsyncResult(uuid()) for _ in range(3))
+    values = [in_background(lambda: late.get(timeout=60))]
+    is_waited_for(waiting, late.id)
+    time.sleep(0.5)
+    bad_value = in_background(lambda: bad.get(timeout=60))
+    group = GroupResult(uuid(), [waiting.app.AsyncResult(bad.id), good], app=waiting.app)
+    group_value = in_background(lambda: group.get(timeout=60))
+    is_waited_for(waiting, bad.id, good.id)
+    fresh_database.query(
+        f"CREATE task:⟨{bad.id}⟩ SET task_id = '{bad.id}', status = 'SUCCESS', encoding = 'application/json', "
+        "result = '1', note = /a+/, expires_at = time::now() + 1h RETURN NONE"
+    )
+    for value in (bad_value, group_value):
+        with pytest.raises(errors.UnreadableRecord, match=f"task '{bad.id}' cannot be read"):
+            value()
+    time.sleep(0.5)
+    for number, result in enumerate([good, late]):
+        working.backend.store_result(result.id, number, states.SUCCESS)
+    assert [value() for value in values] == [1]
+    assert ResultSet([good, late], app=waiting.app).get(timeout=60) == [0, 1]
+    for side in (waiting, working):
+        side.backend.close()
 
 
 @pytest.mark.parametrize("how", ["then", "on_message", "on_message of a group", "on_interval"])

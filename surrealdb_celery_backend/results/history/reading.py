@@ -135,7 +135,7 @@ def _native(fields: Mapping[str, Any]) -> dict[str, Any]:
         "retry_of": _text(get("retry_of")),
         "periodic_task_name": _text(get("periodic_task_name")),
         "priority": _of_type(get("priority"), int),
-        "tags": tuple(str(tag) for tag in get("tags") or () if isinstance(get("tags"), (list, tuple))),
+        "tags": tuple(str(tag) for tag in _of_type(get("tags"), list) or ()),
     }
 
 
@@ -157,7 +157,7 @@ def _error(fields: Mapping[str, Any]) -> TaskError | None:
     if isinstance(error, Mapping):
         return _error_of(error.get("type"), error.get("module"), error.get("message"))
     result = fields.get("result")
-    if fields.get("status") in _WITH_ERROR and isinstance(result, str):
+    if str(fields.get("status")) in _WITH_ERROR and isinstance(result, str):
         found, module, message = (each.search(result) for each in (_OLD_TYPE, _OLD_MODULE, _OLD_MESSAGE))
         return _error_of(found and found[1], module and module[1], message and message[1])
     return None

@@ -364,7 +364,7 @@ class _Looking:
             self._pace = walk.pace
             for _, _, found in answers[:whole]:
                 # One that was deleted a moment ago has no summary any more.
-                self._tasks += [tasks[task_id] for task_id in found if task_id in tasks]
+                self._tasks += [tasks[task_id] for task_id in map(str, found) if task_id in tasks]
             self._progress(sum(each.read for each in seen), windows[max(0, whole - 1)].start)
             if crowded is not None and not self.done:
                 self._tasks += self._crowd(cursor, crowded)

@@ -297,12 +297,14 @@ class IdPages:
 def _batches(rows: Sequence[tuple[RecordID, Any]]) -> Iterator[list[RecordID]]:
     batch: list[RecordID] = []
     size = 0
-    for record, length in rows:
-        if batch and (size + (length or 0) > BYTES or len(batch) == RECORDS):
+    for record, known in rows:
+        # Somebody may have written anything into it.
+        length = known if isinstance(known, int) and known > 0 else 0
+        if batch and (size + length > BYTES or len(batch) == RECORDS):
             yield batch
             batch, size = [], 0
         batch.append(record)
-        size += length or 0
+        size += length
     if batch:
         yield batch
 
