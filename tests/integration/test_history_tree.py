@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -122,22 +123,32 @@ def test_a_group_that_no_task_sent_is_one_workflow(app: Celery, results: Results
         assert tree.states == {"SUCCESS": 7}
 
 
-def test_a_chord_of_a_program_is_one_workflow(app: Celery, results: Results) -> None:
-    """As Celery sends and stores it: from any of its tasks, all are found."""
+@pytest.mark.parametrize("last", [0, 1])
+def test_a_chord_of_a_program_is_one_workflow(app: Celery, results: Results, last: int) -> None:
+    """As Celery sends and stores it: from any of its tasks, all are found, whichever part the body follows."""
+    may_end = threading.Event()
 
     @app.task(name="total", shared=False)
     def total(numbers: list[int]) -> int:
         return sum(numbers)
 
     @app.task(name="add", shared=False)
-    def add(number: int, other: int = 1) -> int:
+    def add(number: int, other: int = 1, *, is_last: bool = False) -> int:
+        assert not is_last or may_end.wait(TIMEOUT)
         return number + other
 
+    parts = [add.si(1, is_last=last == 0), chain(add.si(2), add.si(3, is_last=last == 1)), add.si(4)]
     with worker(app):
-        body = chord([add.s(1), chain(add.s(2), add.s(3)), add.s(4)], total.s()).apply_async()
-        assert body.get(timeout=TIMEOUT) == 13
-    members = body.parent.results
-    for asked in (body.id, members[0].id, members[2].id):
+        body = chord(parts, total.s()).apply_async()
+        members = body.parent.results
+        for member in members:
+            if member is not members[last]:
+                member.get(timeout=TIMEOUT)
+        # A task sends the next of its chain before its own result is stored.
+        members[1].parent.get(timeout=TIMEOUT)
+        may_end.set()
+        assert body.get(timeout=TIMEOUT) == 11
+    for asked in (body.id, members[0].id, members[1].id, members[2].id):
         tree = results.tree(asked)
         assert (tree.states, tree.complete, len(tree.root)) == ({"SUCCESS": 5}, True, 5)
 

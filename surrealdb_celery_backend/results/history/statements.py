@@ -295,15 +295,15 @@ def figures_of_unready(table: str, terms: tuple[str, ...]) -> str:
     )
 
 
-#: Parameters: roots, group.
-_OF_WORKFLOW = "(root_id IN $roots OR (group_id IS NOT NONE AND group_id = $group))"
+#: Parameters: roots, groups.
+_OF_WORKFLOW = "(root_id IN $roots OR group_id IN $groups)"
 
 
 @lru_cache(maxsize=64)
 def others_of_workflow(table: str) -> str:
     """Tasks that ended, oldest first, and whether they are of a workflow.
 
-    Parameters: roots (ids), group (its id, or None); index_start, index_end, limit, skip. One value: `[at, task_id, hit]` of each.
+    Parameters: roots, groups (ids); index_start, index_end, limit, skip. One value: `[at, task_id, hit]` of each.
 
     Args:
         table: The table's name, prefix included.
@@ -316,7 +316,7 @@ def others_of_workflow(table: str) -> str:
 
 @lru_cache(maxsize=64)
 def unready_of_workflow(table: str) -> str:
-    """The ids of a workflow's tasks that have not ended. Parameters: roots, group, limit (records read).
+    """The ids of a workflow's tasks that have not ended. Parameters: roots, groups, limit (records read).
 
     Args:
         table: The table's name, prefix included.

@@ -62,21 +62,22 @@ class Workflows:
         root = task.root_id or reading.first_of(task)
         reading.fetch([root])
         most = LOOKED_AT if max_scanned is None else max_scanned
-        group = reading.group_without_sender(root)
         if self._is_indexed("root_id"):
             complete = reading.all_of("root_id", root)
         else:
-            complete = reading.follow(root) and self._look_for_others([root], None, reading, most)
-        if group is not None:
+            complete = reading.follow(root) and self._look_for_others([root], [], reading, most)
+        groups = reading.groups_without_sender(root)
+        if groups:
             if self._is_indexed("group_id"):
-                complete = reading.all_of("group_id", group) and complete
+                for group in groups:
+                    complete = reading.all_of("group_id", group) and complete
             else:
-                complete = self._look_for_others([], group, reading, most) and complete
-            firsts = reading.firsts_of(group) or [root]
+                complete = self._look_for_others([], groups, reading, most) and complete
+            firsts = reading.firsts_of(groups) or [root]
             others = [each for each in firsts if each != root]
             complete = reading.follow(*others) and complete
             if others:
-                complete = self._look_for_others(others, None, reading, most) and complete
+                complete = self._look_for_others(others, [], reading, most) and complete
             complete = complete and len(reading.tasks) < MOST_TASKS
             root = firsts[0]
         return workflow(root, reading.tasks, reading.sent, complete=complete)
@@ -85,12 +86,12 @@ class Workflows:
         indexes = self._search.facts.indexes
         return (field,) in indexes or (field, "date_done") in indexes
 
-    def _look_for_others(self, roots: list[str], group: str | None, reading: _Reading, most: int) -> bool:
+    def _look_for_others(self, roots: list[str], groups: list[str], reading: _Reading, most: int) -> bool:
         """Find those that no task names, by their first task or their group. Returns whether all were looked at."""
         times = [
             each for task in reading.tasks.values() for each in (task.sent_at, task.started_at, task.date_done) if each
         ]
-        variables = {"roots": roots, "group": group}
+        variables = {"roots": roots, "groups": groups}
         found: list[str] = []
         forward = Forward(
             self._runner,
@@ -144,15 +145,22 @@ class _Reading:
             task = parent
         return task.id
 
-    def group_without_sender(self, task_id: str) -> str | None:
-        """The group of a task that no task sent; None where it has none, or was sent by one."""
-        task = self.tasks.get(task_id)
-        return None if task is None or task.parent_id is not None else task.group_id
+    def groups_without_sender(self, root: str) -> list[str]:
+        """The groups that a first task may be in which no task sent: its own, or that of the end of its chain.
 
-    def firsts_of(self, group: str) -> list[str]:
-        """The first tasks of a group that no task sent, those first that were sent first."""
+        Of the second kind are groups that a task of the workflow sent, too: all of theirs have the same first task.
+        """
+        task = self.tasks.get(root)
+        if task is None or task.parent_id is not None:
+            return []
+        if task.group_id is not None:
+            return [task.group_id]
+        return sorted({each.group_id for each in self.tasks.values() if each.group_id and each.root_id == root})
+
+    def firsts_of(self, groups: list[str]) -> list[str]:
+        """The first tasks of groups that no task sent, those first that were sent first."""
         # Of a chain in a group the last task is in the group.
-        first = {task.root_id or task.id for task in self.tasks.values() if task.group_id == group}
+        first = {task.root_id or task.id for task in self.tasks.values() if task.group_id in groups}
         self.fetch(first)
         found = [task for task in self.tasks.values() if task.id in first and task.parent_id is None]
         return [task.id for task in sorted(found, key=lambda task: (task.sent_at or FAR, task.id))]
