@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from celery import states
 
@@ -115,6 +116,23 @@ class Surveyed:
     expires_at: datetime | None
     #: Whether the task or its message asked for its lifetime.
     own: bool | None
+
+    @classmethod
+    def read(cls, values: Sequence[Any]) -> Surveyed:
+        """Make one of what the database gave.
+
+        Args:
+            values: The fields, in this order. Those of another kind, which somebody wrote by hand, count as missing.
+        """
+        record, name, status, date_done, expires_at, own = values
+        return cls(
+            record,
+            name if isinstance(name, str) else None,
+            status if isinstance(status, str) else None,
+            date_done if isinstance(date_done, datetime) else None,
+            expires_at if isinstance(expires_at, datetime) else None,
+            own if isinstance(own, bool) else None,
+        )
 
     def ends_too_late(self, lifetimes: Lifetimes) -> bool:
         """Return whether the task ends later than the app's settings now say.

@@ -103,7 +103,7 @@ class Requests:
         seen: set[str] = set()
         while True:
             found = self.one(statements.survey(table), start=start, until=until, batch=batch) or []
-            records = [Surveyed(*values) for values in found]
+            records = [Surveyed.read(values) for values in found]
             self.looked_at(len(records))
             yield from (record for record in records if str(record.id) not in seen)
             if len(found) < batch:
@@ -127,11 +127,11 @@ class Requests:
         found = self.one(statements.survey_without_end(table), batch=SURVEY) or []
         self.looked_at(len(found))
         if len(found) < SURVEY:
-            yield from (Surveyed(*values) for values in found)
+            yield from (Surveyed.read(values) for values in found)
             return
         after: Any = FIRST_ID
         while True:
-            page = [Surveyed(*values) for values in self._page_of_ids(table, after)]
+            page = [Surveyed.read(values) for values in self._page_of_ids(table, after)]
             self.looked_at(len(page))
             yield from (record for record in page if record.expires_at is None)
             if len(page) < PAGE_OF_IDS:

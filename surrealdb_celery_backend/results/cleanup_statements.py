@@ -90,8 +90,8 @@ def give_ends(table: str) -> str:
         f"LET $found = (SELECT VALUE id FROM {quote(table)} WHERE expires_at = NONE LIMIT $batch);"
         "LET $ids = $found ?? [];"
         # Nobody knows how old the state of an unfinished task is.
-        f"LET $changed = (UPDATE $ids SET expires_at = IF date_done = NONE {{ $now + $unfinished }} "
-        f"ELSE {{ date_done + {lifetime} }} WHERE expires_at = NONE RETURN VALUE true) ?? [];"
+        f"LET $changed = (UPDATE $ids SET expires_at = IF date_done.is_datetime() {{ date_done + {lifetime} }} "
+        "ELSE { $now + $unfinished } WHERE expires_at = NONE RETURN VALUE true) ?? [];"
         "RETURN {found: array::len($ids), changed: array::len($changed), "
         "millis: time::millis(time::now()) - time::millis($now)}"
     )
@@ -151,7 +151,7 @@ def survey_ids(function: str) -> str:
 SHORTEN = (
     "LET $changed = (UPDATE $ids SET expires_at = IF date_done = NONE { expires_at } "
     "ELSE { date_done + (IF status = 'FAILURE' { $failure } ELSE { $success }) } "
-    "WHERE date_done != NONE AND own_expires != true "
+    "WHERE date_done.is_datetime() AND own_expires != true "
     "AND expires_at > date_done + (IF status = 'FAILURE' { $failure } ELSE { $success }) RETURN VALUE true) ?? [];"
     "RETURN array::len($changed)"
 )

@@ -204,3 +204,32 @@ def test_fields_of_another_kind(
                 backend.get_task_meta("task-4")
         assert {task.id for task in results.find().tasks} >= set(others)
         assert results.export(tmp_path / "results").records["task"] == len(names)
+
+
+#: What a person wrote into a record that clean-up reads, by table.
+CLEANED = [
+    "UPDATE task SET expires_at = NONE, date_done = 'today' WHERE task_id = 'bad'",
+    "UPDATE task SET date_done = [1] WHERE task_id = 'bad'",
+    "UPDATE chord SET sent_at = NONE WHERE group_id = 'bad'",
+    "UPDATE chord SET sent_at = 'today', length = 'long' WHERE group_id = 'bad'",
+]
+
+
+@pytest.mark.parametrize("change", CLEANED)
+def test_cleanup(change: str, app_with: Callable[..., Celery], fresh_database: Database, tmp_path: Path) -> None:
+    """It goes on with the other records, and does not end with an error at each run from then on."""
+    app = app_with(**ONCE, result_expires=3600)
+    for name in ("bad", "good"):
+        app.backend.store_result(name, name, states.SUCCESS)
+        app.backend.set_chord_size(name, 2)
+    app.backend.cleanup()
+    fresh_database.query(f"{change} RETURN NONE")
+    fresh_database.query("UPDATE task SET expires_at = time::now() - 1s WHERE task_id = 'good' RETURN NONE")
+    # Shorter than before, so it looks at what is there.
+    cleaning = app_with(**ONCE, result_expires=1800)
+    report = cleaning.backend.cleanup()
+    assert report.records["task"] == 1
+    assert cleaning.backend.get_task_meta("good")["status"] == states.PENDING
+    with Results(cleaning) as results:
+        assert {chord.group_id for chord in results.unfinished_chords()} == {"bad", "good"}
+        assert results.export(tmp_path / "results").records == {"task": 1, "chord": 2}

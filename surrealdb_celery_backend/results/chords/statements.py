@@ -275,7 +275,9 @@ def unfinished(table: str) -> str:
         table: The table's name, prefix included.
     """
     return (
-        "SELECT VALUE [group_id, time::millis(time::now()) - time::millis(sent_at) > $old] "
+        "SELECT VALUE [group_id, "
+        # Somebody may have written anything into it.
+        "IF sent_at.is_datetime() { time::millis(time::now()) - time::millis(sent_at) > $old } ELSE { true }] "
         f"FROM {limited(f'{quote(table)}:[{SIZES}, $after]>..[{SIZES}, []]')} LIMIT $number"
     )
 

@@ -440,8 +440,9 @@ def id_page(function: str, terms: tuple[str, ...] | None) -> str:
     """
     hit = "true" if terms is None else f"({' AND '.join([_IN_SPAN, *(TERMS[term] for term in terms)])})"
     size = " + ".join(_size(field) for field in ("result", "args", "kwargs", "traceback"))
-    # A record that is large says so, and a part of a chord how long it is.
-    return f"SELECT VALUE [id, {hit}, length ?? size ?? ({size})] FROM {function}($table, $after>..) LIMIT $limit"
+    # A record that is large says so, and a part of a chord how long it is, unless somebody wrote something else into it.
+    known = f"IF length.is_int() {{ length }} ELSE IF size.is_int() {{ size }} ELSE {{ {size} }}"
+    return f"SELECT VALUE [id, {hit}, {known}] FROM {function}($table, $after>..) LIMIT $limit"
 
 
 def ids_between(function: str) -> str:

@@ -76,7 +76,7 @@ class UnfinishedChords:
         """
         found = self._runner.run_all(statements.unfinished_chords(self._chords), limit=CHORDS_MOST)
         rows, now = found[0] or [], found[1]
-        rows.sort(key=lambda row: (row[2] is None, row[2] or now, str(row[0])))
+        rows.sort(key=lambda row: (*((False, row[2]) if isinstance(row[2], datetime) else (True, now)), str(row[0])))
         for group, size, sent_at in rows[skip:]:
             if wanted not in {None, group}:
                 continue
