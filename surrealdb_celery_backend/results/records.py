@@ -43,7 +43,7 @@ SMALL = 4096
 #: Fields without which there is no meta, or that must be of one kind, whatever else a person wrote into the record.
 _KINDS: tuple[tuple[str, Any], ...] = (
     ("task_id", str),
-    ("status", str),
+    ("status", (str, type(None))),  # store_result() takes a state of None
     ("encoding", str),
     ("date_done", (datetime, type(None))),
 )
