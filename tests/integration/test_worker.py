@@ -438,8 +438,8 @@ LAST_TO_END: dict[str, Callable[[Any], Any]] = {
     "failing header of an inner chord": lambda result: result.parent.results[0],
 }
 if not hasattr(Backend, "_fail_chain"):
-    # Before 5.7 Celery does not fail what follows a body that fails.
-    LAST_TO_END["failing header before the end of a chain"] = lambda result: result.parent
+    # Before 5.7 Celery fails neither such a body inside a chain nor what follows it.
+    LAST_TO_END["failing header before the end of a chain"] = lambda result: result.parent.parent
 #: What Celery's own Redis backend calls the body with before 5.7, where it takes the size of a group at the end of a
 #: chain for the whole header's, is not what the header returned.
 TOO_EARLY = {"header ending in a group": [[3, 4]], "two chains ending in groups": [[3, 4], [5, 6]]}
