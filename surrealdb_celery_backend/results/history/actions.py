@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal as signals
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -112,29 +112,29 @@ class Actions:
         Raises:
             kombu.exceptions.OperationalError: The message broker cannot be reached, and none was sent.
         """
-        ids = list(dict.fromkeys(task_ids))
         outcomes: list[Retry] = []
         away: str | None = None
-        for batch in _batches(ids):
-            known = self.details(batch)
-            for task_id in batch:
-                task = known.get(task_id)
-                planned = _plan(task_id, task, edit, running=running)
-                if planned.refused is None and task is not None and not dry_run:
-                    # Whoever sends many has to know which were sent, whatever happens to one of them.
-                    try:
-                        if away is None:
-                            planned = replace(planned, new_id=self._send(task, planned, edit))
-                    except OperationalError as exc:
-                        if not any(each.sent for each in outcomes):
-                            raise
-                        away = f"the message broker cannot be reached: {exc}"
-                    except Exception as exc:  # a serializer or a router may raise anything
-                        planned = replace(planned, refused=f"it cannot be sent: {type(exc).__name__}: {exc}")
-                    if away is not None:
-                        planned = replace(planned, refused=away)
-                outcomes.append(planned)
+        for task_id, task in self._read(list(dict.fromkeys(task_ids))):
+            planned = _plan(task_id, task, edit, running=running)
+            wanted = planned.refused is None and not dry_run
+            if wanted and task is not None and away is None:
+                # Whoever sends many has to know which were sent, whatever happens to one of them.
+                try:
+                    planned = replace(planned, new_id=self._send(task, planned, edit))
+                except OperationalError as exc:
+                    if not any(each.sent for each in outcomes):
+                        raise
+                    away = f"the message broker cannot be reached: {exc}"
+                except Exception as exc:  # a serializer or a router may raise anything
+                    planned = replace(planned, refused=f"it cannot be sent: {type(exc).__name__}: {exc}")
+            outcomes.append(replace(planned, refused=away) if wanted and away is not None else planned)
         return outcomes
+
+    def _read(self, task_ids: list[str]) -> Iterator[tuple[str, TaskDetail | None]]:
+        """Each id with what is stored of its task, read in batches as they are needed."""
+        for batch in _batches(task_ids):
+            known = self.details(batch)
+            yield from ((task_id, known.get(task_id)) for task_id in batch)
 
     def _send(self, task: TaskDetail, planned: Retry, edit: Edit) -> str:
         options: dict[str, Any] = {"headers": {RETRY_OF: task.id}}
