@@ -5,7 +5,8 @@ the record exists. Counted are increments that are lost although every reply was
 writer was told to have won. Nothing is timed, so a busy machine does no harm.
 
 ``--inside mem://`` or ``--inside surrealkv://DIR`` does the same with the engine of the installed SDK inside this process.
-The server that the tests make of SurrealDB 2.3's engine answers one request at a time, so nothing can race behind it.
+The development server, which the tests make of those engines, lets only one request write at a time where the store
+is not exact, so nothing races behind it.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ class DevServer:
         self._stopping = asyncio.Event()
         with self._directory() as engine_url:
             try:
-                engine = Engine(engine_class()(engine_url))
+                engine = Engine(engine_class()(engine_url), self.store)
                 await engine.open(self.username, self.password)
             except (RuntimeError, RpcError) as error:
                 raise DevServerError(self._why_not_opened(error)) from error

@@ -133,7 +133,7 @@ def find(name: str, store: str | None = None) -> Provider:
     store = store or stores(name)[0]
     if store not in stores(name):
         raise Unavailable(f"engine {name} has no store {store!r}: choose one of {', '.join(stores(name))}")
-    spec = EngineSpec(name, name, store, live=True)
+    spec = EngineSpec(name, name, store, live=True, exact=store == "rocksdb")
     reasons = []
     for way in (_docker, _path, _node, _python):
         try:
@@ -244,7 +244,7 @@ def _python(spec: EngineSpec) -> Provider:
     # Isolated (-I) and without site-packages (-S), the other SDK cannot get in between.
     flags = [] if path is None else ["-I", "-S"]
     return _announcing(
-        replace(spec, live=False),
+        replace(spec, live=False, exact=True),
         "embedded in the SDK's wheel",
         [sys.executable, *flags, "-c", _RUN_DEVSERVER, str(path or ""), str(installed.package())],
     )

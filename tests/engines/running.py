@@ -48,12 +48,14 @@ class EngineSpec:
         version: SurrealDB's version.
         store: ``mem``, ``surrealkv``, ``rocksdb``, or ``external``.
         live: LIVE queries notify.
+        exact: Never are two writers told that each of them was the one (docs/stores.md).
     """
 
     name: str
     version: str
     store: str
     live: bool
+    exact: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}-{self.store}"
@@ -184,6 +186,11 @@ class RunningEngine(ABC):
     def live(self) -> bool:
         """LIVE queries notify."""
         return self.spec.live
+
+    @property
+    def exact(self) -> bool:
+        """Never are two writers told that each of them was the one."""
+        return self.spec.exact
 
     @property
     def store(self) -> str:

@@ -59,8 +59,7 @@ def test_database_is_killed_and_restarted(durable_engine: RunningEngine, start_w
     assert [body.get(timeout=ARRIVE) for body in bodies] == [list(range(PARTS))] * CHORDS
     ran = worker.ran("bodies")
     assert set(ran) == {body.id for body in bodies}
-    # Other stores than RocksDB do not detect every conflict of two claims (docs/architecture.md).
-    assert max(ran.values()) == 1 or durable_engine.store != "rocksdb"
+    assert max(ran.values()) == 1 or not durable_engine.exact
     assert set(worker.ran().values()) == {1}
     assert len(worker.ran()) == 1 + TASKS + len(KILLED_AT) * DURING + CHORDS * PARTS
     assert worker.alive

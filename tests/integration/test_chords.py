@@ -290,8 +290,7 @@ def test_processes_return_the_parts_of_one_chord(bodies: Bodies, fresh_database:
     run_processes(fresh_database, bodies.broker, bodies.queue, shares)
     published = bodies.published()
     assert all(body == (f"{group}-body", list(range(size))) for body in published)
-    exact = fresh_database.engine.spec.store == "rocksdb"
-    assert len(published) == 1 if exact else 1 <= len(published) <= 2
+    assert len(published) == 1 if fresh_database.engine.exact else 1 <= len(published) <= 2
 
 
 @pytest.mark.slow
@@ -299,7 +298,7 @@ def test_processes_return_the_parts_of_one_chord(bodies: Bodies, fresh_database:
 def test_processes_complete_many_chords_at_once(
     bodies: Bodies, fresh_database: Database, engine: RunningEngine, request: pytest.FixtureRequest
 ) -> None:
-    """8 processes complete 100 chords at the same moment each: every body is published, on rocksdb exactly once."""
+    """8 processes complete 100 chords at the same moment each: every body is published, on an exact store once."""
     groups = [str(uuid.uuid4()) for _ in range(100)]
     for group in groups:
         bodies.backend.set_chord_size(group, PROCESSES)
@@ -311,6 +310,6 @@ def test_processes_complete_many_chords_at_once(
     # Not record_property, which warns, and so fails, where the report is written by this process.
     request.node.user_properties.append(("bodies published twice, of 100", twice))
     print(f"{engine.spec}: {twice} of {len(groups)} bodies published twice")
-    if engine.spec.store == "rocksdb":
+    if engine.exact:
         assert twice == 0
     assert twice <= TWICE_PER_CENT * len(groups) / 100

@@ -96,7 +96,7 @@ def test_incr_by_threads(app: Celery, engine: RunningEngine) -> None:
     assert failures == []
     # Not every store detects every conflict (docs/architecture.md), which is why nothing of ours counts. How many
     # it misses is chance. Two are left at least: one thread's last increment may have read another's belated first.
-    least = 40 if engine.store == "rocksdb" else 2
+    least = 40 if engine.exact else 2
     assert least <= app.backend.get("shared") <= 40
 
 

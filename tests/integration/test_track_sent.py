@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from celery import Celery, group, states
 
-from surrealdb_celery_backend.results import Results
+from surrealdb_celery_backend.client.values import RecordID
+from surrealdb_celery_backend.results import Results, statements
 from surrealdb_celery_backend.results.sent import TOGETHER
-from tests.engines import Database
+from tests.engines import Database, RunningEngine
 from tests.support.faults.proxy import Proxy
 from tests.support.inprocess import TIMEOUT, worker
 
 pytestmark = pytest.mark.integration
+
+#: Threads that store at one moment.
+RACERS = 16
 
 
 def make(app_with: Callable[..., Celery], **conf: Any) -> Celery:
@@ -109,6 +115,34 @@ def test_a_later_state_stays(app_with: Callable[..., Celery], monkeypatch: pytes
     assert sent.flush(TIMEOUT)
     task = tasks(app)[result.id]
     assert (task["status"], task["result"]) == ("SUCCESS", "7")
+
+
+def test_no_result_is_lost_to_the_record_of_its_sending(app_with: Callable[..., Celery], engine: RunningEngine) -> None:
+    """A task may end in the moment in which the record of its sending is written: its result stays."""
+    if not engine.exact:
+        pytest.skip("this store is not exact: docs/stores.md")
+    app = make(app_with)
+    backend = app.backend
+    backend.connection.run("RETURN 1")
+    ids = [f"task-{number}" for number in range(2000)]
+    together = {task_id: threading.Barrier(2) for task_id in ids}
+
+    def send(task_id: str) -> None:
+        task = {"id": RecordID("task", task_id), "task_id": task_id, "status": "PENDING"}
+        together[task_id].wait(TIMEOUT)
+        backend.connection.run(statements.insert_sent("task", 1), lifetime=None, task0=task)
+
+    def end(task_id: str) -> None:
+        together[task_id].wait(TIMEOUT)
+        backend.store_result(task_id, 1, states.SUCCESS)
+
+    with ThreadPoolExecutor(RACERS) as pool:
+        for first in range(0, len(ids), RACERS // 2):
+            races = ids[first : first + RACERS // 2]
+            for future in [pool.submit(side, task_id) for task_id in races for side in (send, end)]:
+                future.result(TIMEOUT)
+    replaced = [task_id for task_id, task in tasks(app).items() if task["status"] != states.SUCCESS]
+    assert not replaced
 
 
 def test_off_by_default(app_with: Callable[..., Celery]) -> None:
