@@ -60,6 +60,10 @@ def limited(records: str) -> str:
     return f"array::at([{records}], 0)"
 
 
+#: Records whose ids lie in a range that is not known before: an id in a text would be a value in a text. Parameters:
+#: range (of `values.records_between` or `values.records_behind`).
+RANGE = limited("$range")
+
 #: The database's time.
 NOW = "RETURN time::now()"
 #: End a LIVE query. Parameters: live.

@@ -27,6 +27,8 @@ from .secret import Secret
 
 #: SurrealDB's tags of the values that have a Python type here.
 _NONE, _RECORD_ID, _UUID_TEXT, _DECIMAL, _DATETIME, TAG_DURATION = 6, 8, 9, 10, 12, 14
+#: Its tags of a range and its bounds.
+_RANGE, _INCLUDED, _EXCLUDED = 49, 50, 51
 #: Its other tags, by what they are. In an engine, only a person writes such values into our tables.
 KINDS = {
     0: "datetime",
@@ -69,6 +71,8 @@ MALFORMED = (
 )
 #: The range of SurrealDB's integers: a larger one would be stored as another number.
 INTEGERS = range(-(2**63), 2**63)
+#: Where the ids of a table begin and end: before every number, and behind every text, array and object.
+FIRST_ID, LAST_ID = INTEGERS.start, {"\U0010ffff": True}
 #: Seconds, their fraction (Python has six digits of up to nine), and the offset from UTC.
 _DATE_TEXT = re.compile(r"(?P<date>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(?P<fraction>\d+))?(?P<offset>Z|[+-]\d\d:\d\d)")
 
@@ -139,6 +143,32 @@ class ForeignValue:
 
     def __repr__(self) -> str:
         return f"<SurrealDB {self.kind}: {self.content!r}>"
+
+
+def records_between(table: str, first: Any, end: Any) -> RecordID:
+    """The records whose ids lie in a range, as the parameter `range` of :data:`~.surrealql.RANGE`.
+
+    Args:
+        table: The table.
+        first: The first id.
+        end: What the ids end before.
+    """
+    return _records(table, ForeignValue(_INCLUDED, first), end)
+
+
+def records_behind(table: str, last: Any) -> RecordID:
+    """The records whose ids come behind one, likewise.
+
+    Args:
+        table: The table.
+        last: The id, such as the last of a page.
+    """
+    return _records(table, ForeignValue(_EXCLUDED, last), LAST_ID)
+
+
+def _records(table: str, begin: ForeignValue, end: Any) -> RecordID:
+    # With an end: SDK 2 has no way to say that there is none.
+    return RecordID(table, ForeignValue(_RANGE, [begin, ForeignValue(_EXCLUDED, end)]))
 
 
 def _encode_none(encoder: cbor2.CBOREncoder, _: None) -> None:

@@ -8,7 +8,8 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from ..errors import RequestTimedOut, SurrealDBBackendError
+from ..client.values import FIRST_ID, records_behind
+from ..errors import RequestTimedOut
 from . import cleanup_statements as statements
 from .cleanup_plan import BatchSize, Surveyed
 
@@ -18,8 +19,6 @@ Value = TypeVar("Value")
 SURVEY = 1_000
 #: How many records one request reads in the order of their ids.
 PAGE_OF_IDS = 5_000
-#: Where ids begin: before every number, text, array and object.
-FIRST_ID = -(2**63)
 
 
 class Run(Protocol):
@@ -47,7 +46,6 @@ class Requests:
     retry: Callable[[Callable[[], Any]], Any]
     looked_at: Callable[[int], Any] = _tell_nobody
     _size: BatchSize = field(default_factory=BatchSize)
-    _range_functions: tuple[str, ...] = statements.RANGE_FUNCTIONS
 
     def one(self, text: str, **variables: Any) -> Any:
         """Run a statement.
@@ -131,27 +129,13 @@ class Requests:
             return
         after: Any = FIRST_ID
         while True:
-            page = [Surveyed.read(values) for values in self._page_of_ids(table, after)]
+            found = self.one(statements.SURVEY_IDS, range=records_behind(table, after), batch=PAGE_OF_IDS) or []
+            page = [Surveyed.read(values) for values in found]
             self.looked_at(len(page))
             yield from (record for record in page if record.expires_at is None)
             if len(page) < PAGE_OF_IDS:
                 return
             after = page[-1].id.id
-
-    def _page_of_ids(self, table: str, after: Any) -> list[Any]:
-        """Read a page of a table in the order of ids, with the function of this version of SurrealDB."""
-        variables = {"table": table, "after": after, "batch": PAGE_OF_IDS}
-        while True:
-            function, *others = self._range_functions
-            try:
-                page: list[Any] = self.one(statements.survey_ids(function), **variables) or []
-            except SurrealDBBackendError:
-                if not others:
-                    raise
-                self._range_functions = tuple(others)
-            else:
-                self._range_functions = (function,)
-                return page
 
 
 def batches(values: Iterable[Value], size: int = SURVEY) -> Iterator[list[Value]]:

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from celery.utils.log import get_logger
 
+from ...client.values import FIRST_ID, RecordID, records_between
 from ...errors import PermissionDenied, StatementFailed
 from .. import statements as backend_statements
 from ..replies import check_deleted
 from . import statements
-from .scanning import FIRST, Ranges
 
 if TYPE_CHECKING:
     from ..backend import SurrealDBBackend
@@ -122,7 +122,7 @@ class Schema:
                 missing += [index for index in backend_statements.TEXT_INDEXES if index not in there]
         tasks = run(statements.count_old(self._task, indexed=True))[-1] or 0
         groups = run(statements.count_old(self._group, indexed=False))[-1] or 0
-        counters = self._of_counters(count=True) or 0
+        counters = run(statements.COUNT_OLD_COUNTERS, range=self._counters)[-1] or 0
         return SchemaState(self.definitions, tuple(missing), int(tasks), int(groups), int(counters))
 
     def apply(self, on_index: Callable[[str], Any] | None = None) -> None:
@@ -178,17 +178,16 @@ class Schema:
         groups, bad_groups = self._migrate(self._group, self._group_fields, False, on_progress)
         return Migrated(tasks, groups, self._delete_counters(), bad_tasks + bad_groups)
 
-    def _of_counters(self, *, count: bool = False) -> Any:
-        """Ask for counters of chords. Today's records of chords have ids that are arrays, which come behind all texts."""
-        variables = {"table": self._chord, "first": FIRST, "last": [], "limit": BATCH}
-        return Ranges(self._backend.connection).run(
-            lambda function: statements.old_counters(function, count=count), variables
-        )
+    @property
+    def _counters(self) -> RecordID:
+        """Where counters of chords are: today's records have ids that are arrays, which come behind all texts."""
+        return records_between(self._chord, FIRST_ID, [])
 
     def _delete_counters(self) -> int:
         deleted = 0
-        while found := self._of_counters():
-            check_deleted(self._backend.connection.run(backend_statements.DELETE, records=found), self._chord)
+        run = self._backend.connection.run
+        while found := run(statements.OLD_COUNTERS, range=self._counters, limit=BATCH):
+            check_deleted(run(backend_statements.DELETE, records=found), self._chord)
             deleted += len(found)
         return deleted
 

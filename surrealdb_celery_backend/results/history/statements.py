@@ -384,16 +384,15 @@ FORGET = (
 
 
 @lru_cache(maxsize=256)
-def of_page(text: str, table: str, function: str) -> str:
+def of_page(text: str, table: str) -> str:
     """A statement that reads a table along an index, on a page of its records in the order of their ids instead.
 
-    Parameters: those of the statement; table, after, limit. One value: the last id of the page, how many records it
+    Parameters: those of the statement; range, limit. One value: the last id of the page, how many records it
     has, and the value of the statement.
 
     Args:
         text: The statement, one of those of this module that read a table with a limit.
         table: The table's name, prefix included.
-        function: One of :data:`RANGE_FUNCTIONS`.
     """
     source = f"FROM {quote(table)} WHERE"
     before, found, behind = text.partition(source)
@@ -401,15 +400,13 @@ def of_page(text: str, table: str, function: str) -> str:
     assert found
     assert source not in behind
     *parts, last = f"{before}FROM $page WHERE{condition}{rest.removeprefix(' START $skip')}".split(";")
-    parts = [f"LET $page = (SELECT VALUE id FROM {function}($table, $after>..) LIMIT $limit)", *parts]
+    parts = [f"LET $page = (SELECT VALUE id FROM {surrealql.RANGE} LIMIT $limit)", *parts]
     parts.append(f"LET $value = ({last.strip().removeprefix('RETURN ')})")
     return ";".join([*parts, "RETURN [array::last($page), count($page), $value]"])
 
 
 # -- export and import ---------------------------------------------------------------------------------
 
-#: The functions that make a range of ids of parameters: in SurrealDB 3, and in 2.
-RANGE_FUNCTIONS = ("type::record", "type::thing")
 #: Parameters: records. All of each.
 WHOLE = "SELECT * FROM $records WHERE id IS NOT NONE"
 
@@ -429,26 +426,23 @@ _IN_SPAN = (
 
 
 @lru_cache(maxsize=256)
-def id_page(function: str, terms: tuple[str, ...] | None) -> str:
+def id_page(terms: tuple[str, ...] | None) -> str:
     """A page of a table in the order of ids.
 
-    Parameters: table, after, limit; those of the terms, since and until. One value: `[id, hit, size]` of each record.
+    Parameters: range, limit; those of the terms, since and until. One value: `[id, hit, size]` of each record.
 
     Args:
-        function: One of :data:`RANGE_FUNCTIONS`.
         terms: The condition on tasks; None for all records, of any table.
     """
     hit = "true" if terms is None else f"({' AND '.join([_IN_SPAN, *(TERMS[term] for term in terms)])})"
     size = " + ".join(_size(field) for field in ("result", "args", "kwargs", "traceback"))
     # A record that is large says so, and a part of a chord how long it is, unless somebody wrote something else into it.
     known = f"IF length.is_int() {{ length }} ELSE IF size.is_int() {{ size }} ELSE {{ {size} }}"
-    return f"SELECT VALUE [id, {hit}, {known}] FROM {function}($table, $after>..) LIMIT $limit"
+    return f"SELECT VALUE [id, {hit}, {known}] FROM {surrealql.RANGE} LIMIT $limit"
 
 
-def ids_between(function: str) -> str:
-    """Ids from one on, before another. Parameters: table, first, last, limit."""
-    return f"SELECT VALUE id FROM {function}($table, $first..$last) LIMIT $limit"
-
+#: Ids in their order. Parameters: range, limit.
+IDS = f"SELECT VALUE id FROM {surrealql.RANGE} LIMIT $limit"
 
 _WRITTEN = (
     "RETURN [count($written), count(SELECT VALUE expires_at FROM $written "
@@ -571,14 +565,8 @@ def old_records(table: str, *, indexed: bool) -> str:
 REPLACE_OLD = "FOR $row IN $rows { UPDATE $row.id CONTENT $row.fields WHERE date_done = $row.old RETURN NONE; }"
 
 
-def old_counters(function: str, *, count: bool = False) -> str:
-    """Chord counters of 0.3.0: records whose id is a group's id alone. Parameters: table, first, last, limit.
-
-    Args:
-        function: One of :data:`RANGE_FUNCTIONS`.
-        count: Whether only their number is wanted, instead of their ids.
-    """
-    found = f"{function}($table, $first..$last) WHERE chord_size IS NOT NONE AND counter IS NOT NONE"
-    if count:
-        return f"RETURN (SELECT VALUE n FROM (SELECT count() AS n FROM {found} GROUP ALL))[0] ?? 0"
-    return f"SELECT VALUE id FROM {found} LIMIT $limit"
+_OLD_COUNTERS = f"{surrealql.RANGE} WHERE chord_size IS NOT NONE AND counter IS NOT NONE"
+#: The ids of some chord counters of 0.3.0: records whose id is a group's id alone. Parameters: range, limit.
+OLD_COUNTERS = f"SELECT VALUE id FROM {_OLD_COUNTERS} LIMIT $limit"
+#: How many there are. Parameters: range.
+COUNT_OLD_COUNTERS = f"RETURN (SELECT VALUE n FROM (SELECT count() AS n FROM {_OLD_COUNTERS} GROUP ALL))[0] ?? 0"

@@ -13,14 +13,14 @@ from celery.utils.log import get_logger
 
 from ...client import surrealql
 from ...client.unreadable import readable
-from ...client.values import RecordID
+from ...client.values import FIRST_ID, RecordID, records_behind, records_between
 from ...errors import InvalidArchive, StatementFailed, UnreadableRecord
 from ..native import again
 from ..replies import check_stored
 from . import statements
 from .archive import Chunk, Head, Reader, Totals, chunk_bytes, end_bytes, head_bytes
 from .filters import Filter
-from .scanning import FIRST, Ranges, Runner
+from .scanning import Runner
 
 logger = get_logger(__name__)
 
@@ -156,7 +156,7 @@ class Transfer:
     ) -> Iterator[tuple[Chunk, int]]:
         started = place is None
         for table in tables:
-            after: Any = FIRST
+            after: Any = FIRST_ID
             if not started:
                 if place is None or table != place[0]:
                     continue
@@ -265,15 +265,16 @@ class IdPages:
     """The records of a table in the order of their ids, page by page, each behind the last."""
 
     def __init__(self, runner: Runner) -> None:
-        self._ranges = Ranges(runner)
+        self._runner = runner
 
     def of(self, table: str, wanted: Filter | None, after: Any) -> Iterator[tuple[list[Any], Any]]:
         """Yield pages: rows of id, whether it matches and how large its encoded fields are; and the last id."""
-        variables: dict[str, Any] = dict(wanted.variables) if wanted is not None else {}
+        text = statements.id_page(None if wanted is None else wanted.terms)
+        variables: dict[str, Any] = {"limit": IDS}
         if wanted is not None:
-            variables |= {"since": wanted.since, "until": wanted.until}
+            variables |= {**wanted.variables, "since": wanted.since, "until": wanted.until}
         while True:
-            rows = self._page(table, wanted, variables | {"table": table, "after": after, "limit": IDS})
+            rows: list[Any] = self._runner.run(text, range=records_behind(table, after), **variables) or []
             if rows:
                 after = rows[-1][0].id
                 yield rows, after
@@ -282,16 +283,9 @@ class IdPages:
 
     def starting_with(self, table: str, prefix: str, limit: int) -> list[str]:
         """The first ids that are text and begin with a text."""
-        rows: list[Any] = self._ranges.run(
-            statements.ids_between,
-            {"table": table, "first": prefix, "last": prefix + "\U0010ffff", "limit": limit},
-        )
+        texts = records_between(table, prefix, prefix + "\U0010ffff")
+        rows: list[Any] = self._runner.run(statements.IDS, range=texts, limit=limit) or []
         return [record.id for record in rows if isinstance(record.id, str)]
-
-    def _page(self, table: str, wanted: Filter | None, variables: Mapping[str, Any]) -> list[Any]:
-        terms = None if wanted is None else wanted.terms
-        rows: list[Any] = self._ranges.run(lambda function: statements.id_page(function, terms), variables)
-        return rows
 
 
 def _batches(rows: Sequence[tuple[RecordID, Any]]) -> Iterator[list[RecordID]]:
