@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from ...client.surrealql import limited, quote
+from ...client.surrealql import NOW, limited, quote
 from ..expiry import ends_at
 
 #: The beginning of the ids of chords' sizes. Group ids are text.
@@ -294,4 +294,37 @@ def prolong_parts(table: str) -> str:
         "LET $soon_ends = time::now() + $soon;"
         "LET $ends = (SELECT VALUE expires_at FROM $size_record)[0];"
         f"IF $ends {{ UPDATE {_of_group(table)} SET expires_at = $ends WHERE expires_at < $soon_ends AND expires_at < $ends RETURN NONE }}"
+    )
+
+
+# -- reports -------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def sizes(table: str) -> str:
+    """The sizes of unfinished chords. Parameters: limit.
+
+    Two values: group, size and the time of sending of each; the database's time.
+
+    Args:
+        table: The table's name, prefix included.
+    """
+    return f"SELECT VALUE [group_id, size, sent_at] FROM {limited(_range(table, str(SIZES)))} LIMIT $limit;{NOW}"
+
+
+@lru_cache(maxsize=64)
+def present(table: str) -> str:
+    """The present records of a chord. Parameters: group, limit.
+
+    Four values: the ids of the tasks whose parts are there; those of tasks added by others; the ids of the header tasks
+    and the body's name; whether the body was sent.
+
+    Args:
+        table: The table's name, prefix included.
+    """
+    return (
+        f"SELECT VALUE task_id FROM {limited(_of_group(table, _PART))} LIMIT $limit;"
+        f"SELECT VALUE task_id FROM {limited(_of_group(table, _ADDED))} LIMIT $limit;"
+        f"SELECT VALUE [tasks, body_name] FROM {quote(table)}:[$group, 'header'] WHERE group_id IS NOT NONE;"
+        f"SELECT VALUE done ?? false FROM {quote(table)}:[$group, 'claim'] WHERE claimant IS NOT NONE"
     )

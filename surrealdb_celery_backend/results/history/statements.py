@@ -478,43 +478,6 @@ REPLACE_RECORDS = (
 
 
 @lru_cache(maxsize=64)
-def unfinished_chords(table: str) -> str:
-    """Chords that have a size: it goes when the body is sent. The sizes of all chords stand together.
-
-    Parameters: limit. Two values: group, size and the time of sending of each; the database's time.
-
-    Args:
-        table: The table's name, prefix included.
-    """
-    return (
-        f"SELECT VALUE [group_id, size, sent_at] FROM {surrealql.limited(f'{quote(table)}:[0, NONE]..[0, []]')} LIMIT $limit;"
-        f"{surrealql.NOW}"
-    )
-
-
-def _of_group(table: str, kind: str) -> str:
-    return surrealql.limited(f"{quote(table)}:[$group, '{kind}', NONE]..[$group, '{kind}', []]")
-
-
-@lru_cache(maxsize=64)
-def chord_parts(table: str) -> str:
-    """The records of a chord. Parameters: group, limit, header, claim (RecordIDs).
-
-    Four values: the ids of the tasks whose parts are there; those of tasks added by others; the ids of the header tasks
-    and the body's name; whether the body was sent.
-
-    Args:
-        table: The table's name, prefix included.
-    """
-    return (
-        f"SELECT VALUE task_id FROM {_of_group(table, 'part')} LIMIT $limit;"
-        f"SELECT VALUE task_id FROM {_of_group(table, 'added')} LIMIT $limit;"
-        "SELECT VALUE [tasks, body_name] FROM $header WHERE group_id IS NOT NONE;"
-        "SELECT VALUE done ?? false FROM $claim WHERE claimant IS NOT NONE"
-    )
-
-
-@lru_cache(maxsize=64)
 def unready_of_group(table: str) -> str:
     """Tasks of a group that have not ended. Parameters: group, limit (records read). Id and state of each.
 

@@ -10,6 +10,7 @@ from typing import Any
 from celery import states
 
 from ...client.values import RecordID
+from ..chords import statements as chord_statements
 from . import statements
 from .scanning import Runner
 from .searching import UNREADY_SORTED, Search
@@ -74,7 +75,7 @@ class UnfinishedChords:
             wanted: Only the chord of this group.
             skip: Leave out so many of the oldest.
         """
-        found = self._runner.run_all(statements.unfinished_chords(self._chords), limit=CHORDS_MOST)
+        found = self._runner.run_all(chord_statements.sizes(self._chords), limit=CHORDS_MOST)
         rows, now = found[0] or [], found[1]
         rows.sort(key=lambda row: (*((False, row[2]) if isinstance(row[2], datetime) else (True, now)), str(row[0])))
         for group, size, sent_at in rows[skip:]:
@@ -87,11 +88,7 @@ class UnfinishedChords:
 
     def _chord(self, group: str, size: int, sent_at: Any, now: datetime) -> UnfinishedChord | None:
         parts, added, headers, claims = self._runner.run_all(
-            statements.chord_parts(self._chords),
-            group=group,
-            limit=PARTS_MOST,
-            header=RecordID(self._chords, [group, "header"]),
-            claim=RecordID(self._chords, [group, "claim"]),
+            chord_statements.present(self._chords), group=group, limit=PARTS_MOST
         )
         if any(claims or ()):
             return None  # its body was sent meanwhile
