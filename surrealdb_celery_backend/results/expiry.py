@@ -10,7 +10,6 @@ from datetime import timedelta
 
 #: A record that expired counts as not there, whether or not clean-up has come by.
 ALIVE = "(expires_at IS NONE OR expires_at > time::now())"
-EXPIRED = "(expires_at IS NOT NONE AND expires_at <= time::now())"
 
 
 def ends_at(lifetime: str) -> str:

@@ -18,7 +18,7 @@ from ..checks import Finding, check_everything
 from ..checks.beat import beat_lease
 from ..cleanup_plan import Report as CleanupReport
 from ..records import identifier
-from . import statements
+from . import figure_statements, statements
 from .actions import Actions, Edit, Retry, check_edit, check_signal
 from .backups import Backup, back_up
 from .filters import Filter
@@ -239,7 +239,7 @@ class Results:
                 tally.add(row[0], row[2:])
                 read += 1
         if checked.ready:
-            text = statements.figures(self._table, checked.terms)
+            text = figure_statements.figures(self._table, checked.terms)
             since, until = checked.since or EPOCH, checked.until or FAR
             forward = Forward(self._connection, text, checked.variables, since, until, scan=self._search.scan)
             for rows in forward:
@@ -566,7 +566,7 @@ class Results:
         return self._pages.starting_with(self._table, _identifier(prefix), limit)
 
     def _unready_figures(self, checked: Filter) -> Iterator[list[Any]]:
-        text = statements.figures_of_unready(self._table, checked.terms)
+        text = figure_statements.figures_of_unready(self._table, checked.terms)
         for rows in self._search.unready_rows(text, {**checked.variables, "begin": EPOCH}, PAGE):
             for row in rows:
                 known = row[0] > EPOCH

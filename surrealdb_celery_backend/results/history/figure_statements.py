@@ -1,11 +1,39 @@
-"""The SurrealQL texts behind metrics and figures of the last days. What must hold is said in `statements.py`."""
+"""The SurrealQL behind figures and metrics. What must hold is said in `statements.py`."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-from ...client.surrealql import quote
-from . import statements
+from ..expiry import ALIVE
+from .statements import AT, UNREADY_AT, beginning_of, condition, of_ended, of_unready
+
+#: What figures are made of: state, name, worker, queue, run and queue time.
+FIGURES = "status, name, worker, queue, runtime, queue_time"
+
+
+@lru_cache(maxsize=256)
+def figures(table: str, terms: tuple[str, ...]) -> str:
+    """Figures of tasks that ended, oldest first as far as whole seconds go.
+
+    Parameters: those of the terms; index_start, index_end, limit, skip. One value: `[at, hit, figures…]` of each.
+
+    Args:
+        table: The table's name, prefix included.
+        terms: The terms of the condition: keys of :data:`~.terms.TERMS`.
+    """
+    return of_ended(table, f"{AT}, ({condition(terms)}), {FIGURES}")
+
+
+@lru_cache(maxsize=256)
+def figures_of_unready(table: str, terms: tuple[str, ...]) -> str:
+    """The same of tasks that have not ended. Parameters: those of the terms; begin, limit, skip.
+
+    Args:
+        table: The table's name, prefix included.
+        terms: The terms of the condition: keys of :data:`~.terms.TERMS`.
+    """
+    values = f"{UNREADY_AT}, ({condition(terms)}), {FIGURES}"
+    return f"{of_unready(table, values)} START $skip"
 
 
 @lru_cache(maxsize=64)
@@ -17,10 +45,7 @@ def ended_figures(table: str) -> str:
     Args:
         table: The table's name, prefix included.
     """
-    return (
-        f"SELECT VALUE [{statements.AT}, task_id, status, name, runtime, queue_time] FROM {quote(table)} "
-        f"WHERE {statements.index_range(None, '')} LIMIT $limit START $skip"
-    )
+    return of_ended(table, f"{AT}, task_id, status, name, runtime, queue_time")
 
 
 @lru_cache(maxsize=64)
@@ -33,13 +58,8 @@ def recent_figures(table: str) -> str:
     Args:
         table: The table's name, prefix included.
     """
-    failure = (
-        f"IF status = 'FAILURE' {{ [task_id, error.type, {statements.beginning_of('error.message')}] }} ELSE {{ NONE }}"
-    )
-    return (
-        f"SELECT VALUE [{statements.AT}, status, name, runtime, queue_time, {failure}] FROM {quote(table)} "
-        f"WHERE {statements.index_range(None, '')} LIMIT $limit START $skip"
-    )
+    failure = f"IF status = 'FAILURE' {{ [task_id, error.type, {beginning_of('error.message')}] }} ELSE {{ NONE }}"
+    return of_ended(table, f"{AT}, status, name, runtime, queue_time, {failure}")
 
 
 @lru_cache(maxsize=64)
@@ -49,22 +69,14 @@ def unready_figures(table: str) -> str:
     Args:
         table: The table's name, prefix included.
     """
-    return (
-        f"SELECT VALUE [status, name, sent_at, {statements.ALIVE}] FROM {quote(table)} "
-        "WHERE date_done = NONE LIMIT $limit"
-    )
+    return of_unready(table, f"status, name, sent_at, {ALIVE}")
 
 
 @lru_cache(maxsize=64)
 def unready_times(table: str) -> str:
-    """Tasks that have not ended, in no order: sorting some thousands takes the database ten times as long as reading.
-
-    Parameters: limit (records read), begin. Time, id and state of each, and whether it is still there.
+    """Tasks that have not ended. Parameters: limit (records read), begin. Time, id and state of each; whether it is there.
 
     Args:
         table: The table's name, prefix included.
     """
-    return (
-        f"SELECT VALUE [{statements.UNREADY_AT}, task_id, status, {statements.ALIVE}] FROM {quote(table)} "
-        "WHERE date_done = NONE LIMIT $limit"
-    )
+    return of_unready(table, f"{UNREADY_AT}, task_id, status, {ALIVE}")

@@ -24,7 +24,7 @@ from ...client.values import FIRST_ID, RecordID, records_between
 from ...errors import PermissionDenied, StatementFailed
 from .. import statements as backend_statements
 from ..replies import check_deleted
-from . import statements
+from . import schema_statements, statements
 
 if TYPE_CHECKING:
     from ..backend import SurrealDBBackend
@@ -105,7 +105,7 @@ class Schema:
 
     def _is_of_line_2(self) -> bool:
         try:
-            self._backend.connection.run(statements.KNOWN_TO_2)
+            self._backend.connection.run(schema_statements.KNOWN_TO_2)
         except StatementFailed:
             return False
         return True
@@ -120,9 +120,9 @@ class Schema:
             missing += [index.name for index in self._indexes if index.table == name and index.name not in there]
             if name == backend_statements.TASK and self._texts:
                 missing += [index for index in backend_statements.TEXT_INDEXES if index not in there]
-        tasks = run(statements.count_old(self._task, indexed=True))[-1] or 0
-        groups = run(statements.count_old(self._group, indexed=False))[-1] or 0
-        counters = run(statements.COUNT_OLD_COUNTERS, range=self._counters)[-1] or 0
+        tasks = run(schema_statements.count_old(self._task, indexed=True))[-1] or 0
+        groups = run(schema_statements.count_old(self._group, indexed=False))[-1] or 0
+        counters = run(schema_statements.COUNT_OLD_COUNTERS, range=self._counters)[-1] or 0
         return SchemaState(self.definitions, tuple(missing), int(tasks), int(groups), int(counters))
 
     def apply(self, on_index: Callable[[str], Any] | None = None) -> None:
@@ -186,7 +186,7 @@ class Schema:
     def _delete_counters(self) -> int:
         deleted = 0
         run = self._backend.connection.run
-        while found := run(statements.OLD_COUNTERS, range=self._counters, limit=BATCH):
+        while found := run(schema_statements.OLD_COUNTERS, range=self._counters, limit=BATCH):
             check_deleted(run(backend_statements.DELETE, records=found), self._chord)
             deleted += len(found)
         return deleted
@@ -201,7 +201,7 @@ class Schema:
         written = unreadable = 0
         while True:
             rows = self._backend.connection.run(
-                statements.old_records(table, indexed=indexed), limit=BATCH, skip=unreadable
+                schema_statements.old_records(table, indexed=indexed), limit=BATCH, skip=unreadable
             )
             if not rows:
                 return written, unreadable
@@ -213,7 +213,7 @@ class Schema:
                     logger.warning("a record of 0.3.0 cannot be read and stays: %s: %s", record, exc)
                     unreadable += 1
             if new:
-                self._backend.connection.run_all(statements.REPLACE_OLD, rows=new)
+                self._backend.connection.run_all(schema_statements.REPLACE_OLD, rows=new)
             written += len(new)
             if on_progress is not None:
                 on_progress(written)

@@ -12,11 +12,10 @@ from functools import lru_cache
 
 from ...client import surrealql
 from ...client.surrealql import quote
+from ..expiry import ALIVE
 from ..native import NATIVE
 from .terms import TERMS
 
-#: A result that expired counts as not there.
-ALIVE = "(expires_at IS NONE OR expires_at > time::now())"
 #: How many characters of arguments and results a list shows.
 PREVIEW = 200
 #: Native fields of a record that a summary is made of.
@@ -74,7 +73,12 @@ SUMMARY = (
 )
 
 
-def _condition(terms: tuple[str, ...]) -> str:
+def condition(terms: tuple[str, ...]) -> str:
+    """The condition that a task is there and matches.
+
+    Args:
+        terms: Keys of :data:`TERMS`.
+    """
     return " AND ".join((ALIVE, *(TERMS[term] for term in terms)))
 
 
@@ -126,6 +130,30 @@ def index_range(equal: str | None, number: str) -> str:
     return f"{equal} = $equal AND date_done >= $index_start{number}"
 
 
+def of_ended(table: str, values: str) -> str:
+    """Values of tasks that ended, oldest first as far as whole seconds go.
+
+    Parameters: index_start, index_end, limit, skip; those of the values. Of each task a list.
+
+    Args:
+        table: The table's name, prefix included.
+        values: SurrealQL of the values, with commas in between.
+    """
+    return f"SELECT VALUE [{values}] FROM {quote(table)} WHERE {index_range(None, '')} LIMIT $limit START $skip"
+
+
+def of_unready(table: str, values: str) -> str:
+    """Values of tasks that have not ended, in no order: sorting them takes the database five times as long as reading.
+
+    Parameters: limit (records read); those of the values. Of each task a list.
+
+    Args:
+        table: The table's name, prefix included.
+        values: SurrealQL of the values, with commas in between.
+    """
+    return f"SELECT VALUE [{values}] FROM {quote(table)} WHERE date_done = NONE LIMIT $limit"
+
+
 @lru_cache(maxsize=256)
 def find_in_windows(table: str, terms: tuple[str, ...], windows: int, equal: str | None, index: str | None) -> str:
     """Tasks that ended, newest first, in several windows of time, until enough are found or read.
@@ -145,7 +173,7 @@ def find_in_windows(table: str, terms: tuple[str, ...], windows: int, equal: str
     texts, answers = [], []
     for number in range(windows):
         read = (
-            f"(SELECT id, task_id, {AT} AS at, ({_condition(terms)}) AS hit FROM {quote(table)}{hint} "
+            f"(SELECT id, task_id, {AT} AS at, ({condition(terms)}) AS hit FROM {quote(table)}{hint} "
             f"WHERE {index_range(equal, str(number))} LIMIT $limit)"
         )
         before = range(number)
@@ -195,7 +223,7 @@ def find_in_crowd(table: str, terms: tuple[str, ...]) -> str:
         terms: The terms of the condition: keys of :data:`TERMS`.
     """
     return (
-        f"LET $read = (SELECT id, task_id, {AT} AS at, ({_condition(terms)}) AS hit FROM {quote(table)} "
+        f"LET $read = (SELECT id, task_id, {AT} AS at, ({condition(terms)}) AS hit FROM {quote(table)} "
         f"WHERE {index_range(None, '')} LIMIT $limit START $skip);"
         f"LET $found = (SELECT id, at, task_id FROM {_hits('$read')} WHERE at >= $start AND at < $end "
         f"AND {_BEHIND_CURSOR} ORDER BY at DESC, task_id DESC LIMIT $wanted);"
@@ -205,18 +233,15 @@ def find_in_crowd(table: str, terms: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=256)
 def unready_places(table: str, terms: tuple[str, ...]) -> str:
-    """Tasks that have not ended, in no order: sorting them takes the database five times as long as reading them.
+    """Tasks that have not ended, in no order. Parameters: those of the terms; limit, skip, begin.
 
-    Parameters: those of the terms; limit, skip, begin. Time, id and whether it matches of each.
+    Time, id and whether it matches of each.
 
     Args:
         table: The table's name, prefix included.
         terms: The terms of the condition: keys of :data:`TERMS`.
     """
-    return (
-        f"SELECT VALUE [{UNREADY_AT}, task_id, ({_condition(terms)})] FROM {quote(table)} "
-        "WHERE date_done = NONE LIMIT $limit START $skip"
-    )
+    return f"{of_unready(table, f'{UNREADY_AT}, task_id, ({condition(terms)})')} START $skip"
 
 
 @lru_cache(maxsize=256)
@@ -231,7 +256,7 @@ def find_unready(table: str, terms: tuple[str, ...]) -> str:
         terms: The terms of the condition: keys of :data:`TERMS`.
     """
     return (
-        f"LET $read = (SELECT id, task_id, {UNREADY_AT} AS at, ({_condition(terms)}) AS hit FROM {quote(table)} "
+        f"LET $read = (SELECT id, task_id, {UNREADY_AT} AS at, ({condition(terms)}) AS hit FROM {quote(table)} "
         "WHERE date_done = NONE LIMIT $limit START $skip);"
         f"LET $found = (SELECT id, at, task_id FROM {_hits('$read')} "
         "WHERE (at = $begin OR $since IS NONE OR at >= $since) AND ($until IS NONE OR (at > $begin AND at < $until)) "
@@ -261,40 +286,6 @@ def find_equal(table: str, field: str) -> str:
     )
 
 
-#: What figures are made of: state, name, worker, queue, run and queue time.
-FIGURES = "status, name, worker, queue, runtime, queue_time"
-
-
-@lru_cache(maxsize=256)
-def figures(table: str, terms: tuple[str, ...]) -> str:
-    """Figures of tasks that ended, oldest first as far as whole seconds go.
-
-    Parameters: those of the terms; index_start, index_end, limit, skip. One value: `[at, hit, figures…]` of each.
-
-    Args:
-        table: The table's name, prefix included.
-        terms: The terms of the condition: keys of :data:`TERMS`.
-    """
-    return (
-        f"SELECT VALUE [{AT}, ({_condition(terms)}), {FIGURES}] FROM {quote(table)} "
-        f"WHERE {index_range(None, '')} LIMIT $limit START $skip"
-    )
-
-
-@lru_cache(maxsize=256)
-def figures_of_unready(table: str, terms: tuple[str, ...]) -> str:
-    """The same of tasks that have not ended. Parameters: those of the terms; begin, limit, skip.
-
-    Args:
-        table: The table's name, prefix included.
-        terms: The terms of the condition: keys of :data:`TERMS`.
-    """
-    return (
-        f"SELECT VALUE [{UNREADY_AT}, ({_condition(terms)}), {FIGURES}] FROM {quote(table)} "
-        "WHERE date_done = NONE LIMIT $limit START $skip"
-    )
-
-
 #: Parameters: roots, groups.
 _OF_WORKFLOW = "(root_id IN $roots OR group_id IN $groups)"
 
@@ -308,10 +299,7 @@ def others_of_workflow(table: str) -> str:
     Args:
         table: The table's name, prefix included.
     """
-    return (
-        f"SELECT VALUE [{AT}, task_id, {_OF_WORKFLOW}] FROM {quote(table)} "
-        f"WHERE {index_range(None, '')} LIMIT $limit START $skip"
-    )
+    return of_ended(table, f"{AT}, task_id, {_OF_WORKFLOW}")
 
 
 @lru_cache(maxsize=64)
@@ -337,10 +325,7 @@ def ended_since(table: str, terms: tuple[str, ...]) -> str:
         table: The table's name, prefix included.
         terms: The terms of the condition: keys of :data:`TERMS`.
     """
-    return (
-        f"SELECT VALUE [{AT}, task_id, status, ({_condition(terms)})] FROM {quote(table)} "
-        f"WHERE {index_range(None, '')} LIMIT $limit START $skip"
-    )
+    return of_ended(table, f"{AT}, task_id, status, ({condition(terms)})")
 
 
 @lru_cache(maxsize=256)
@@ -354,7 +339,7 @@ def unready_now(table: str, terms: tuple[str, ...]) -> str:
         terms: The terms of the condition: keys of :data:`TERMS`.
     """
     return (
-        f"LET $read = (SELECT task_id, status, started_at, retries, progress, ({_condition(terms)}) AS hit "
+        f"LET $read = (SELECT task_id, status, started_at, retries, progress, ({condition(terms)}) AS hit "
         f"FROM {quote(table)} WHERE date_done = NONE LIMIT $limit);"
         "SELECT VALUE [task_id, status, started_at, retries, progress] FROM $read WHERE hit"
     )
@@ -367,15 +352,13 @@ def matching(terms: tuple[str, ...]) -> str:
     Args:
         terms: The terms of the condition: keys of :data:`TERMS`.
     """
-    return f"SELECT VALUE {SUMMARY} FROM $records WHERE task_id IS NOT NONE AND {_condition(terms)}"
+    return f"SELECT VALUE {SUMMARY} FROM $records WHERE task_id IS NOT NONE AND {condition(terms)}"
 
 
 #: Parameters: records. All of each, and the seconds that it has left.
 DETAILS = DETAIL.replace("$record", "$records").replace(" WHERE ", " WHERE task_id IS NOT NONE AND ")
 #: Parameters: records. The ids of those that are there.
 STORED = "SELECT VALUE id FROM $records WHERE task_id IS NOT NONE"
-#: Parameters: records. The ids of those of any table that are there.
-THERE = "SELECT VALUE id FROM $records WHERE id IS NOT NONE"
 #: Parameters: records. Two lists: the ids of those that were there, and of those that still are.
 FORGET = (
     "LET $ids = (SELECT VALUE id FROM $records WHERE task_id IS NOT NONE); DELETE $ids RETURN NONE; "
@@ -405,78 +388,6 @@ def of_page(text: str, table: str) -> str:
     return ";".join([*parts, "RETURN [array::last($page), count($page), $value]"])
 
 
-# -- export and import ---------------------------------------------------------------------------------
-
-#: Parameters: records. All of each.
-WHOLE = "SELECT * FROM $records WHERE id IS NOT NONE"
-
-
-def _size(field: str) -> str:
-    return (
-        f"(IF {field}.is_string() {{ string::len({field}) }} ELSE IF {field}.is_bytes() {{ bytes::len({field}) }} "
-        "ELSE { 100 })"
-    )
-
-
-_LISTED_AT = "(date_done ?? started_at ?? sent_at)"
-_IN_SPAN = (
-    f"($since IS NONE OR {_LISTED_AT} IS NONE OR {_LISTED_AT} >= $since) "
-    f"AND ($until IS NONE OR ({_LISTED_AT} IS NOT NONE AND {_LISTED_AT} < $until))"
-)
-
-
-@lru_cache(maxsize=256)
-def id_page(terms: tuple[str, ...] | None) -> str:
-    """A page of a table in the order of ids.
-
-    Parameters: range, limit; those of the terms, since and until. One value: `[id, hit, size]` of each record.
-
-    Args:
-        terms: The condition on tasks; None for all records, of any table.
-    """
-    hit = "true" if terms is None else f"({' AND '.join([_IN_SPAN, *(TERMS[term] for term in terms)])})"
-    size = " + ".join(_size(field) for field in ("result", "args", "kwargs", "traceback"))
-    # A record that is large says so, and a part of a chord how long it is, unless somebody wrote something else into it.
-    known = f"IF length.is_int() {{ length }} ELSE IF size.is_int() {{ size }} ELSE {{ {size} }}"
-    return f"SELECT VALUE [id, {hit}, {known}] FROM {surrealql.RANGE} LIMIT $limit"
-
-
-#: Ids in their order. Parameters: range, limit.
-IDS = f"SELECT VALUE id FROM {surrealql.RANGE} LIMIT $limit"
-
-_WRITTEN = (
-    "RETURN [count($written), count(SELECT VALUE expires_at FROM $written "
-    "WHERE expires_at IS NOT NONE AND expires_at <= time::now())]"
-)
-#: A call that SurrealDB 3 does not know under this name.
-KNOWN_TO_2 = "RETURN type::is::object({})"
-
-
-@lru_cache(maxsize=64)
-def insert_records(table: str) -> str:
-    """Write records that are not there yet.
-
-    Parameters: rows. One value: how many were written, and how many of those had expired.
-
-    Args:
-        table: The table's name, prefix included.
-    """
-    return f"LET $written = (INSERT IGNORE INTO {quote(table)} $rows RETURN id, expires_at);{_WRITTEN}"
-
-
-#: Why a statement of ours ends itself: the user may not write, which is no error to SurrealDB.
-NOT_WRITTEN = "a record was not written"
-#: The same, over what is there.
-REPLACE_RECORDS = (
-    "FOR $row IN $rows { LET $new = (UPSERT $row.id CONTENT $row RETURN VALUE true); "
-    f"IF array::len($new) = 0 {{ THROW '{NOT_WRITTEN}' }} }};"
-    f"LET $written = (SELECT id, expires_at FROM $rows);{_WRITTEN}"
-)
-
-
-# -- chords --------------------------------------------------------------------------------------------
-
-
 @lru_cache(maxsize=64)
 def unready_of_group(table: str) -> str:
     """Tasks of a group that have not ended. Parameters: group, limit (records read). Id and state of each.
@@ -492,44 +403,3 @@ def unready_of_group(table: str) -> str:
 
 #: Parameters: records. Id and state of each task.
 STATES = "SELECT VALUE [task_id, status] FROM $records WHERE task_id IS NOT NONE"
-
-
-# -- records of 0.3.0 ----------------------------------------------------------------------------------
-
-
-def _old(indexed: bool) -> str:
-    """Records whose time is text. The bounds keep to the index, where there is one."""
-    return "date_done >= '' AND date_done < '~'" if indexed else "encoding IS NONE AND date_done.is_string()"
-
-
-@lru_cache(maxsize=64)
-def count_old(table: str, *, indexed: bool) -> str:
-    """How many records 0.3.0 wrote.
-
-    Args:
-        table: The table's name, prefix included.
-        indexed: Whether an index helps.
-    """
-    return f"RETURN (SELECT VALUE n FROM (SELECT count() AS n FROM {quote(table)} WHERE {_old(indexed)} GROUP ALL))[0] ?? 0"
-
-
-@lru_cache(maxsize=64)
-def old_records(table: str, *, indexed: bool) -> str:
-    """Some of them. Parameters: limit, skip. Id, encoded meta and time of each.
-
-    Args:
-        table: The table's name, prefix included.
-        indexed: Whether an index helps.
-    """
-    return f"SELECT VALUE [id, result, date_done] FROM {quote(table)} WHERE {_old(indexed)} LIMIT $limit START $skip"
-
-
-#: Write records anew that are still as they were read. Parameters: rows, each with id, old (the time) and fields.
-REPLACE_OLD = "FOR $row IN $rows { UPDATE $row.id CONTENT $row.fields WHERE date_done = $row.old RETURN NONE; }"
-
-
-_OLD_COUNTERS = f"{surrealql.RANGE} WHERE chord_size IS NOT NONE AND counter IS NOT NONE"
-#: The ids of some chord counters of 0.3.0: records whose id is a group's id alone. Parameters: range, limit.
-OLD_COUNTERS = f"SELECT VALUE id FROM {_OLD_COUNTERS} LIMIT $limit"
-#: How many there are. Parameters: range.
-COUNT_OLD_COUNTERS = f"RETURN (SELECT VALUE n FROM (SELECT count() AS n FROM {_OLD_COUNTERS} GROUP ALL))[0] ?? 0"

@@ -13,7 +13,7 @@ from celery import states
 
 from .model import Distribution, StatRow
 
-#: What figures are asked for by, and the place of its value in a row (see `statements.figures`).
+#: What figures are asked for by, and the place of its value in a row (see `figure_statements.figures`).
 BY = ("name", "hour", "worker", "queue")
 #: How many durations are kept exactly; of more, each is known to one part in a hundred.
 EXACT = 50_000

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..native import NATIVE
-from .statements import FIGURES, PREVIEW, PREVIEWED, SUMMARY, SUMMARY_FIELDS
+from .figure_statements import FIGURES
+from .statements import PREVIEW, PREVIEWED, SUMMARY, SUMMARY_FIELDS
 
 
 def _as_text(field: str) -> str:

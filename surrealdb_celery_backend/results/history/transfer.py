@@ -17,7 +17,7 @@ from ...client.values import FIRST_ID, RecordID, records_behind, records_between
 from ...errors import InvalidArchive, StatementFailed, UnreadableRecord
 from ..native import again
 from ..replies import check_stored
-from . import statements
+from . import transfer_statements as statements
 from .archive import Chunk, Head, Reader, Totals, chunk_bytes, end_bytes, head_bytes
 from .filters import Filter
 from .scanning import Runner
@@ -284,7 +284,7 @@ class IdPages:
     def starting_with(self, table: str, prefix: str, limit: int) -> list[str]:
         """The first ids that are text and begin with a text."""
         texts = records_between(table, prefix, prefix + "\U0010ffff")
-        rows: list[Any] = self._runner.run(statements.IDS, range=texts, limit=limit) or []
+        rows: list[Any] = self._runner.run(statements.FIND_IDS, range=texts, limit=limit) or []
         return [record.id for record in rows if isinstance(record.id, str)]
 
 
