@@ -12,9 +12,10 @@ from celery.utils.log import get_logger
 from .. import errors
 from ..client.connection import Connection
 from ..client.transport import Transport
+from ..client.values import EPOCH
 from ..settings import Settings
 from . import statements
-from .clock import EPOCH, Clock
+from .clock import Clock
 from .store import Changes, Store
 
 logger = get_logger("celery.beat")

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 from celery.bin.base import CeleryCommand, handle_preload_options
 
+from .options import JSON
 from .schedule_input import LEFT_OUT_BY_EXPORT, definition_options, entries_of_file, fields_of_options
 from .schedule_output import (
     echo,
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 #: The fields that `set --unset` removes.
 REMOVABLE = ("timezone", "start_time", "expires_at", "max_runs", "jitter", "description", "args", "kwargs", "options")
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 BY = click.option("--by", help="Who makes the change, for changed_by; the user and host of this process if left out.")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..celery_compat import given_setting_names
 from ..errors import SettingsError
 from .kinds import PREFIX
 from .names import nearest, unknown
@@ -81,28 +82,10 @@ def from_conf(app: Celery, names: Collection[str], may_be_none: Collection[str] 
         if value is not None:
             given[name] = value
     known = [PREFIX + name for name in names]
-    for name in _given_names(app):  # only now: the first look at app.conf is what loads it
+    for name in given_setting_names(app.conf):  # only now: the first look at app.conf is what loads it
         # Without a namespace Celery finds no names in capitals: they would be left out in silence.
         if name.lower().startswith(PREFIX) and name not in known:
             raise SettingsError(unknown("setting", name, known))
         if name.removeprefix(PREFIX) in may_be_none:
             given.setdefault(name.removeprefix(PREFIX), None)
     return given
-
-
-def _given_names(app: Celery) -> Iterator[str]:
-    """The names that the user set, without Celery's namespace (`CELERY_SURREALDB_URL`) where there is one."""
-    conf = app.conf
-    namespace = str(getattr(conf, "prefix", None) or "")
-    for mapping in conf.maps[:-1]:  # the last one holds Celery's defaults
-        try:
-            keys = list(mapping)
-        except TypeError:
-            keys = [name for name in dir(mapping) if not name.startswith("__")]
-        for key in keys:
-            if not isinstance(key, str):
-                continue
-            if namespace and key.startswith(namespace):
-                yield key.removeprefix(namespace).lower()
-            elif not namespace or key.islower():  # other capitals are those of the rest of Django's settings
-                yield key
