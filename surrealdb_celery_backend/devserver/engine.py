@@ -16,22 +16,25 @@ from typing import Final, Protocol
 
 from surrealdb.data.cbor import decode, encode
 
-from .messages import SESSION, Request, RpcError, succeeded
+from .messages import SESSION, Request, RpcError, head, pairs, succeeded
 
 #: The modules of the engine: of a package of its own since SDK 3, inside the SDK's wheel before.
 _ENGINE_MODULES: Final = ("surrealdb_embedded._ext", "surrealdb._surrealdb_ext")
 
 #: What a text that only reads has nowhere, not even inside a string: it may go beside others.
 _MAY_WRITE: Final = re.compile(
-    r"\b(CREATE|INSERT|UPSERT|UPDATE|DELETE|RELATE|DEFINE|REMOVE|ALTER|REBUILD|BEGIN|USE)\b|\b(fn|sequence|api)\s*::",
+    r"\b(CREATE|INSERT|UPSERT|UPDATE|DELETE|RELATE|DEFINE|REMOVE|ALTER|REBUILD|ACCESS|BEGIN|USE|fn|sequence|api)\b",
     re.IGNORECASE,
 )
 #: Since this version two writers on surrealkv never both take effect (docs/stores.md).
 _EXACT_SINCE: Final = (3, 2, 4)
-#: Methods that do not write by themselves.
+#: Methods that do not write. Not `use`, which makes the namespace and the database on 3.x, nor `authenticate`, which may
+#: run a clause of an access method.
 _READING: Final = frozenset(
-    {"attach", "authenticate", "detach", "info", "invalidate", "let", "ping", "select"}
-) | frozenset({"set", "signin", "unset", "use", "version"})
+    {"attach", "detach", "info", "invalidate", "let", "ping", "select", "set", "unset", "version"}
+)
+#: What the sign-in of a user gives.
+_OF_A_USER: Final = frozenset(encode(name) for name in ("ns", "NS", "db", "DB", "user", "pass"))
 
 
 class DevServerError(Exception):
@@ -70,10 +73,18 @@ def writes(request: Request) -> bool:
     Args:
         request: The request.
     """
+    if request.method == "signin":
+        return not _is_by_password(request)
     if request.method != "query":
         return request.method not in _READING
     text = request.text(0)
     return text is None or _MAY_WRITE.search(text) is not None
+
+
+def _is_by_password(request: Request) -> bool:
+    """Whether a sign-in only compares a user's password, which takes long. That by an access method may write."""
+    given = request.params[:1]
+    return bool(given) and head(given[0], 0)[0] == 5 and _OF_A_USER.issuperset(pairs(given[0]))
 
 
 class Engine:

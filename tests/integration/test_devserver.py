@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.support.ports import held_port
 
 devserver = pytest.importorskip("surrealdb_celery_backend.devserver")
 DevServer, DevServerError = devserver.DevServer, devserver.DevServerError
+engine, messages = (importlib.import_module(f"{devserver.__name__}.{name}") for name in ("engine", "messages"))
 
 pytestmark = [
     pytest.mark.integration,
@@ -41,6 +43,9 @@ MODULE = [sys.executable, "-m", "surrealdb_celery_backend.devserver"]
 
 #: How long the command may take to start or to end, in seconds.
 MAX_WAIT = 90
+
+#: Programs that start at one moment.
+PROGRAMS = 8
 
 
 class Command:
@@ -421,6 +426,60 @@ def test_reset_gives_everything_back() -> None:
         assert "Specify a namespace" in connection.query_raw("INFO FOR DB", {})["result"][0]["result"]
         connection.use("test", "test")
         assert connection.query_raw("RETURN $name = NONE", {})["result"][0]["result"] is True
+
+
+def test_a_new_database_is_made_once() -> None:
+    """Programs that start at one moment use a database that is new: none is refused, and all that they write is in it.
+
+    In memory 3.2.4 would make it twice at times, and what was written into the first is gone.
+    """
+    names = [f"new{number}" for number in range(300)]
+    refusals: list[str] = []
+    together = threading.Barrier(PROGRAMS)
+    with DevServer(port=0) as server, contextlib.ExitStack() as stack, ThreadPoolExecutor(PROGRAMS) as pool:
+        connections = [stack.enter_context(signed_in(server.url)) for _ in range(PROGRAMS)]
+
+        def start(number: int) -> None:
+            for name in names:
+                together.wait(MAX_WAIT)
+                try:
+                    connections[number].use("test", name)
+                    connections[number].query_raw(f"CREATE program:{number}", {})
+                except Exception as error:
+                    refusals.append(str(error))
+
+        for started in [pool.submit(start, number) for number in range(PROGRAMS)]:
+            started.result()
+        assert refusals == []
+        for name in names:
+            connections[0].use("test", name)
+            assert len(connections[0].query_raw("SELECT * FROM program", {})["result"][0]["result"]) == PROGRAMS
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "may"),
+    [
+        ("query", ["SELECT * FROM task WHERE status = 'SUCCESS'", {}], False),
+        ("query", ["RETURN time::now(); INFO FOR DB", {}], False),
+        ("query", ["{ LET $stored = (upsert $r CONTENT $t); RETURN $stored }", {}], True),
+        ("query", ["RETURN fn/* of ours */::count()", {}], True),
+        ("query", ["ACCESS tokens ON DATABASE GRANT FOR USER anna", {}], True),
+        ("query", [RecordID("text", 1)], True),
+        ("use", ["test", "new"], True),
+        ("signin", [{"user": "root", "pass": "root"}], False),
+        ("signin", [{"ns": "test", "db": "test", "user": "root", "pass": "root"}], False),
+        ("signin", [{"ns": "test", "db": "test", "ac": "people", "user": "anna", "pass": "root"}], True),
+        ("signin", [], True),
+        ("signin", ["root"], True),
+        ("authenticate", ["token"], True),
+        ("select", [RecordID("task", 1)], False),
+        ("merge", [RecordID("task", 1), {}], True),
+        ("unknown", [], True),
+    ],
+)
+def test_what_may_write(method: str, parameters: list[Any], may: bool) -> None:
+    """What writes, or may, is told from what only reads: where a store is not exact, only the latter goes beside others."""
+    assert engine.writes(messages.Request.of(method, *map(encode, parameters))) is may
 
 
 def test_ends_when_the_process_does() -> None:
