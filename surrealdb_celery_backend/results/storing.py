@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from functools import cached_property, partial
 from typing import Any
@@ -124,6 +124,8 @@ class StoringMixin(RetryingMixin):
         self, task_id: Any, exc: Any, traceback: Any = None, request: Any = None, *args: Any, **kwargs: Any
     ) -> None:
         """A task failed, and the rest of its chain with it."""
+        if request:
+            _name_first_task(request)
         with self.redaction.failing(request):
             super().mark_as_failure(task_id, exc, traceback, request, *args, **kwargs)  # type: ignore[misc]
 
@@ -219,3 +221,19 @@ class StoringMixin(RetryingMixin):
         self._cache.pop(task_id, None)
         self._ensure_retryable(self._forget, task_id, what=f"forgetting task {task_id}")
         self.result_consumer.cancel_for(task_id)
+
+
+def _name_first_task(request: Any) -> None:
+    """Say in the rest of a chain that fails which task its workflow began with: Celery says it as it sends each.
+
+    Args:
+        request: The request of the task that fails.
+    """
+    chain = getattr(request, "chain", None)
+    for member in chain if isinstance(chain, (list, tuple)) else ():
+        each = member
+        while isinstance(each, Mapping) and isinstance(each.get("options"), dict):
+            if not each["options"].get("root_id"):
+                each["options"]["root_id"] = request.root_id or request.id
+            # A chord in a chain has the result of its body.
+            each = (each.get("kwargs") or {}).get("body") if each.get("subtask_type") == "chord" else None

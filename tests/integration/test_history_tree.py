@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from celery import Celery, chain, chord
+from celery import Celery, chain, chord, group
 
 from surrealdb_celery_backend.errors import ResultNotFound
 from surrealdb_celery_backend.results import Results, TaskNode
@@ -151,6 +151,92 @@ def test_a_chord_of_a_program_is_one_workflow(app: Celery, results: Results, las
     for asked in (body.id, members[0].id, members[1].id, members[2].id):
         tree = results.tree(asked)
         assert (tree.states, tree.complete, len(tree.root)) == ({"SUCCESS": 5}, True, 5)
+
+
+@pytest.mark.usefixtures("indexed", "grouped")
+def test_chords_in_a_group_that_no_task_sent_are_one_workflow(app: Celery, results: Results) -> None:
+    """The parts of a chord in a group are in a group of their own: the body leads to the others, from any of them."""
+
+    def sent(task_id: str, root: str, parent: str | None, *children: Any, second: int, **fields: Any) -> dict[str, Any]:
+        at = data.NOW - timedelta(seconds=700 - second)
+        return task(task_id, root, parent, *children, second=second, sent_at=at, **fields)
+
+    inner = [["inner", None], [[["x", None], None], [["y", None], None]]]
+    data.write(
+        app,
+        [
+            sent("part", "part", None, second=1, group_id="header"),
+            sent("last", "last", None, second=2, group_id="header"),
+            sent("body", "last", "last", inner, second=6, group_id="outer"),
+            sent("x", "last", "body", second=7, group_id="inner"),
+            sent("y", "last", "body", second=8, group_id="inner"),
+            # The first task of this chain keeps no result.
+            sent("end", "gone", "gone", second=7, group_id="outer"),
+            sent("alone", "alone", None, second=3, group_id="outer"),
+            *(task(str(uuid.uuid4()), "another", None, second=place, group_id="h") for place in range(50)),
+        ],
+    )
+    for asked in ("part", "last", "body", "x", "end", "alone"):
+        tree = results.tree(asked)
+        assert shape(tree.root) == (
+            "part",
+            "SUCCESS",
+            [
+                ("last", "SUCCESS", [("body", "SUCCESS", [("x", "SUCCESS", []), ("y", "SUCCESS", [])])]),
+                ("alone", "SUCCESS", []),
+                ("end", "SUCCESS", []),
+            ],
+        )
+        assert tree.complete
+
+
+@pytest.mark.usefixtures("indexed")
+def test_groups_that_tasks_sent_are_not_looked_for(app: Celery, results: Results) -> None:
+    """Groups within a workflow cost no look through other records: their sender says that they are its own."""
+    groups = [[[f"g{n}", None], [[[f"t{n}", None], None]]] for n in range(20)]
+    data.write(app, [task("root", "root", None, second=1)])
+    results.tree("root")
+    before = app.backend.connection.request_count
+    results.tree("root")
+    alone = app.backend.connection.request_count - before
+    data.write(
+        app,
+        [
+            task("first", "first", None, *groups, second=1),
+            *(task(f"t{n}", "first", "first", second=2 + n, group_id=f"g{n}") for n in range(20)),
+        ],
+    )
+    before = app.backend.connection.request_count
+    tree = results.tree("first")
+    assert (tree.states, tree.complete) == ({"SUCCESS": 21}, True)
+    # One more for the level below, where no index finds all.
+    assert app.backend.connection.request_count - before <= alone + 1
+
+
+def test_chords_and_failed_chains_in_a_group_as_celery_sends_them(app: Celery, results: Results) -> None:
+    """A chain that fails is in the tree with the rest of it that never ran, and a chord with its parts and body."""
+
+    @app.task(name="done", shared=False)
+    def done(*_: Any) -> int:
+        return 1
+
+    @app.task(name="fail", shared=False)
+    def fail() -> None:
+        raise ValueError
+
+    fails = chain(done.si(), fail.si(), done.si(), group(done.si(), done.si()), done.si())
+    with worker(app):
+        sent = group(fails, chain(group(done.si(), done.si()), done.si()), done.si()).apply_async()
+        for member in sent.results:
+            member.get(timeout=TIMEOUT, propagate=False)
+    stored = app.backend.connection.run("SELECT VALUE task_id FROM task")
+    trees = [results.tree(each) for each in stored]
+    # Of the chord that never ran its body has a result.
+    assert {(str(tree.states), tree.complete, len(tree.root)) for tree in trees} == {
+        (str(trees[0].states), True, len(stored))
+    }
+    assert trees[0].states == {"SUCCESS": 5, "FAILURE": len(stored) - 5}
+    assert len({tree.root.id for tree in trees}) == 1
 
 
 def test_a_task_alone_is_a_tree(app: Celery, results: Results) -> None:

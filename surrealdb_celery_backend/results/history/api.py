@@ -194,6 +194,10 @@ class Results:
     def tree(self, task_id: str, *, max_scanned: int | None = None) -> Workflow:
         """Read the whole workflow that a task is part of, from any of its tasks.
 
+        A chain in a group that no task sent leads to the others of the group once its last task has a record, when it
+        was started (or sent, with `surrealdb_track_sent`) or the chain has failed. Before, no record says that it will
+        be in a group: the chain is a workflow of its own.
+
         One request with an index on `root_id` (`surrealdb_indexes`), else one for each level and some more.
 
         Args:

@@ -98,6 +98,24 @@ def detail(fields: Mapping[str, Any], decoder: Decoder) -> TaskDetail:
 
 def ids_in(children: Any) -> Iterator[str]:
     """The ids of the tasks in what Celery keeps of a task's children: results as nested tuples."""
+    for own, members in _results(children):
+        if members is not None:
+            yield from ids_in(members)
+        elif own is not None:
+            yield own
+
+
+def groups_in(children: Any) -> Iterator[str]:
+    """The ids of the groups in what Celery keeps of a task's children."""
+    for own, members in _results(children):
+        if members is not None:
+            if own is not None:
+                yield own
+            yield from groups_in(members)
+
+
+def _results(children: Any) -> Iterator[tuple[str | None, Any]]:
+    """The id of each result, and the members of a group; None of a task."""
     if not isinstance(children, (list, tuple)):
         return
     for child in children:
@@ -105,10 +123,8 @@ def ids_in(children: Any) -> Iterator[str]:
         if not isinstance(child, (list, tuple)) or len(child) != 2 or not isinstance(child[0], (list, tuple)):
             continue
         own, members = child
-        if isinstance(members, (list, tuple)):
-            yield from ids_in(members)
-        elif own and isinstance(own[0], str):
-            yield own[0]
+        name = own[0] if own and isinstance(own[0], str) else None
+        yield name, members if isinstance(members, (list, tuple)) else None
 
 
 def _native(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from . import statements
 from .forward import PAGE, Forward
 from .model import TaskNode, TaskSummary, Workflow
 from .paging import FAR
-from .reading import Decoder, ids_in, summary
+from .reading import Decoder, groups_in, ids_in, summary
 from .scanning import Runner
 from .searching import UNREADY_SORTED, Search
 
@@ -28,6 +28,10 @@ from .searching import UNREADY_SORTED, Search
 MOST_TASKS = 5000
 #: The most levels that are followed from the first task down, and from a task up to its first.
 MOST_LEVELS = 100
+#: How often groups are looked for that those before led to. A chord in a group takes two: its header's, and its body's.
+MOST_GROUPINGS = 10
+#: How many groups are looked for by an index, each in a request of its own.
+BY_INDEX = 50
 #: How many records are looked at for those that no other names, where there is no index on `root_id`.
 LOOKED_AT = 20_000
 #: How long before the first task is stored those that it sends may end, by another's clock.
@@ -66,21 +70,42 @@ class Workflows:
             complete = reading.all_of("root_id", root)
         else:
             complete = reading.follow(root) and self._look_for_others([root], [], reading, most)
-        groups = reading.groups_without_sender(root)
-        if groups:
-            if self._is_indexed("group_id"):
+        if reading.is_first(root):
+            roots = {root}
+            complete = self._follow_groups(roots, reading, most) and complete
+            root = reading.first_sent(roots) or root
+        return workflow(root, reading.tasks, reading.sent, complete=complete)
+
+    def _follow_groups(self, roots: set[str], reading: _Reading, most: int) -> bool:
+        """Find the first tasks that belong together because they, or the ends of their chains, are in one group.
+
+        Args:
+            roots: The first tasks that are known; those found are added.
+            reading: The tasks that were read so far.
+            most: How many records are looked at at once.
+
+        Returns:
+            Whether that was all.
+        """
+        complete = True
+        looked_for: set[str] = set()
+        for _ in range(MOST_GROUPINGS):
+            groups = reading.groups_of(roots) - looked_for
+            if not groups:
+                return complete and len(reading.tasks) < MOST_TASKS
+            looked_for |= groups
+            if self._is_indexed("group_id") and len(groups) <= BY_INDEX:
                 for group in groups:
                     complete = reading.all_of("group_id", group) and complete
             else:
-                complete = self._look_for_others([], groups, reading, most) and complete
-            firsts = reading.firsts_of(groups) or [root]
-            others = [each for each in firsts if each != root]
-            complete = reading.follow(*others) and complete
+                complete = self._look_for_others([], sorted(groups), reading, most) and complete
+            others = reading.roots_in(groups) - roots
+            roots |= others
             if others:
-                complete = self._look_for_others(others, [], reading, most) and complete
-            complete = complete and len(reading.tasks) < MOST_TASKS
-            root = firsts[0]
-        return workflow(root, reading.tasks, reading.sent, complete=complete)
+                reading.fetch(others)
+                complete = reading.follow(*others) and complete
+                complete = self._look_for_others(sorted(others), [], reading, most) and complete
+        return False
 
     def _is_indexed(self, field: str) -> bool:
         indexes = self._search.facts.indexes
@@ -124,6 +149,8 @@ class _Reading:
         self.tasks: dict[str, TaskSummary] = {}
         #: The ids of the tasks that each task sent, as it says itself.
         self.sent: dict[str, list[str]] = {}
+        #: The groups that those tasks sent. Their tasks have the first task of their sender.
+        self._sent_groups: set[str] = set()
         self._asked: set[str] = set()
 
     def fetch(self, ids: Iterable[str]) -> None:
@@ -145,25 +172,26 @@ class _Reading:
             task = parent
         return task.id
 
-    def groups_without_sender(self, root: str) -> list[str]:
-        """The groups that a first task may be in which no task sent: its own, or that of the end of its chain.
-
-        Of the second kind are groups that a task of the workflow sent, too: all of theirs have the same first task.
-        """
+    def is_first(self, root: str) -> bool:
+        """Whether a task is the first of a workflow, as far as is known: it may not be stored."""
         task = self.tasks.get(root)
-        if task is None or task.parent_id is not None:
-            return []
-        if task.group_id is not None:
-            return [task.group_id]
-        return sorted({each.group_id for each in self.tasks.values() if each.group_id and each.root_id == root})
+        return task is None or task.parent_id is None
 
-    def firsts_of(self, groups: list[str]) -> list[str]:
-        """The first tasks of groups that no task sent, those first that were sent first."""
-        # Of a chain in a group the last task is in the group.
-        first = {task.root_id or task.id for task in self.tasks.values() if task.group_id in groups}
-        self.fetch(first)
-        found = [task for task in self.tasks.values() if task.id in first and task.parent_id is None]
-        return [task.id for task in sorted(found, key=lambda task: (task.sent_at or FAR, task.id))]
+    def groups_of(self, roots: set[str]) -> set[str]:
+        """The groups of first tasks, and of the ends of their chains, that no task is known to have sent."""
+        tasks = self.tasks.values()
+        found = {each.group_id for each in tasks if each.group_id and (each.root_id or each.id) in roots}
+        return found - self._sent_groups
+
+    def roots_in(self, groups: set[str]) -> set[str]:
+        """The first tasks of those that are in groups. Of a chain in a group the last task is in the group."""
+        return {task.root_id or task.id for task in self.tasks.values() if task.group_id in groups}
+
+    def first_sent(self, roots: set[str]) -> str | None:
+        """The first task that was sent first; None where none is stored."""
+        stored = [self.tasks[each] for each in roots if each in self.tasks and self.is_first(each)]
+        first = min(stored, key=lambda task: (task.sent_at or FAR, task.id), default=None)
+        return None if first is None else first.id
 
     def all_of(self, field: str, value: str) -> bool:
         """Read all by the index on a field. Returns whether that was all."""
@@ -187,7 +215,9 @@ class _Reading:
         for fields, children in rows or ():
             task = summary(fields)
             self.tasks[task.id] = task
-            self.sent[task.id] = list(dict.fromkeys(ids_in(self._decoded(children, fields))))
+            sent = self._decoded(children, fields)
+            self.sent[task.id] = list(dict.fromkeys(ids_in(sent)))
+            self._sent_groups.update(groups_in(sent))
 
     def _decoded(self, children: Any, fields: Mapping[str, Any]) -> Any:
         if not isinstance(children, (str, bytes)):
@@ -221,8 +251,9 @@ def workflow(
     for each in dict.fromkeys([*tasks, *parents]):
         if each == root:
             continue
-        parent = parents.get(each, root)
-        below.setdefault(parent if parent in tasks or parent == root else root, []).append(each)
+        sender = parents.get(each)
+        above = sender if sender is not None and sender in tasks else _own_first(each, tasks)
+        below.setdefault(above or root, []).append(each)
     counts: Counter[str] = Counter()
     made: dict[str, TaskNode] = {}
     # From the leaves up, without recursion: a chain may be longer than Python's stack.
@@ -239,6 +270,16 @@ def workflow(
         children_here.sort(key=_order)
         made[each] = TaskNode(each, state, task_here, tuple(children_here))
     return Workflow(made[root], dict(counts), complete)
+
+
+def _own_first(task_id: str, tasks: Mapping[str, TaskSummary]) -> str | None:
+    """The first task of a task whose parent is not stored; None where it is that itself, or is not stored either.
+
+    Where a chain failed, that is all that is known of its rest.
+    """
+    root = tasks[task_id].root_id if task_id in tasks else None
+    first = None if root is None or root == task_id else tasks.get(root)
+    return None if first is None or first.parent_id is not None or first.root_id not in {None, root} else root
 
 
 def _order(node: TaskNode) -> tuple[datetime, str]:
