@@ -29,6 +29,9 @@ FIELDS = (
     "description",
 )
 
+#: As a text, how a file in UTF-8 may begin.
+BYTE_ORDER_MARK = "\ufeff"
+
 #: Options of the command line that say when an entry runs.
 WAYS = ("every", "crontab", "rrule", "solar", "at", "schedule_json")
 
@@ -169,7 +172,8 @@ def entries_of_file(file: IO[str]) -> list[ScheduleEntry]:
     from ..errors import InvalidSchedule
 
     try:
-        data = json.loads(file.read())
+        # Editors and PowerShell may begin a file with a mark of its encoding.
+        data = json.loads(file.read().removeprefix(BYTE_ORDER_MARK))
     except RecursionError as error:
         raise click.ClickException(f"{file.name} holds JSON that is nested too deeply") from error
     except (ValueError, TypeError) as error:

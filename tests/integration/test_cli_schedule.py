@@ -133,6 +133,16 @@ def test_export_and_import_give_the_same_entries(shell: ScheduleShell, tmp_path:
     ]
 
 
+def test_a_file_may_begin_with_the_mark_of_its_encoding(shell: ScheduleShell, tmp_path: Path) -> None:
+    """Editors and PowerShell write a file in UTF-8 with a byte order mark; it is read from a file and from a pipe."""
+    text = "\ufeff" + json.dumps({"ä": {"task": "shop.report", "schedule": 30}})
+    file = tmp_path / "entries.json"
+    file.write_text(text, encoding="utf-8")
+    shell.ok("import", str(file))
+    shell.ok("import", "-", "--replace", stdin=text)
+    assert [record["name"] for record in shell.records()] == ["ä"]
+
+
 def test_an_import_is_whole_or_not_at_all(shell: ScheduleShell) -> None:
     """If one entry of a file is wrong nothing of it is written; replacing keeps what beat counted."""
     shell.ok("add", "kept", "--task", "shop.report", "--every", "15")

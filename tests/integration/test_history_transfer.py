@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 from collections.abc import Callable
@@ -181,6 +182,24 @@ def test_damage_is_found_before_it_is_written(app: Celery, results: Results, tmp
             results.import_file(path)
     with pytest.raises(InvalidFilter, match="there is no table 'tasks'"):
         results.export(tmp_path / "y.gz", tables=["tasks"])
+
+
+def test_a_file_may_begin_with_the_mark_of_an_encoding(app: Celery, results: Results, tmp_path: Path) -> None:
+    """A byte order mark in front, as editors and PowerShell put it there, is no damage; an export goes on behind it."""
+    data.write(app, [data.record(task_id=f"t{n}") for n in range(3)])
+    path = tmp_path / "x.gz"
+    results.export(path)
+    content = codecs.BOM_UTF8 + path.read_bytes()
+    app.backend.connection.run_all("DELETE task RETURN NONE")
+    path.write_bytes(content)
+    imported = results.import_file(path)
+    assert (imported.complete, imported.written) == (True, {"task": 3})
+    path.write_bytes(content[:-5])
+    results.export(path, resume=True)
+    assert results.import_file(path, dry_run=True).records == {"task": 3}
+    path.write_bytes(codecs.BOM_UTF8)
+    with pytest.raises(InvalidArchive, match="is empty"):
+        results.import_file(path)
 
 
 def _members(content: bytes) -> list[bytes]:

@@ -13,6 +13,7 @@ A file without its last member is one whose export was interrupted: it goes on b
 from __future__ import annotations
 
 import base64
+import codecs
 import gzip
 import hashlib
 import json
@@ -174,8 +175,10 @@ class Reader:
 
 def _members(file: IO[bytes], name: str) -> Iterator[tuple[bytes, int]]:
     """The gzip members of a file, each with where it ends. One that is cut off at the end of the file is left out."""
-    position = 0
-    rest = b""
+    # Editors and PowerShell may put the mark of an encoding in front.
+    rest = file.read(BLOCK)
+    position = len(codecs.BOM_UTF8) if rest.startswith(codecs.BOM_UTF8) else 0
+    rest = rest[position:]
     while True:
         rest = rest or file.read(BLOCK)
         if not rest:
