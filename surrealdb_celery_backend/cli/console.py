@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from celery.bin.base import CeleryCommand, handle_preload_options
 
+from . import options
+
 if TYPE_CHECKING:
     from ..console import Credentials
 
@@ -17,7 +19,13 @@ PASSWORD, TOKEN = "SURREALDB_CONSOLE_PASSWORD", "SURREALDB_CONSOLE_TOKEN"
 
 
 @click.command("console", cls=CeleryCommand)
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    callback=options.not_empty,  # to a socket it is every address
+    help="The address to listen on.",
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=5580, show_default=True, help="0 takes a free one.")
 @click.option("--user", help=f"Who may look, with the password in ${PASSWORD}. A token goes into ${TOKEN}.")
 @click.option("--allow-actions", is_flag=True, help="Let them retry, revoke and forget tasks, and change schedules.")

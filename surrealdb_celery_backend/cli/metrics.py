@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 
 @options.command("metrics", "metrics --port 9808", "metrics --once")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    callback=options.not_empty,  # to a socket it is every address
+    help="The address to listen on.",
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=9808, show_default=True, help="The port to listen on.")
 @click.option("--lookback", type=click.FloatRange(0), default=3600, show_default=True, help="Seconds counted at first.")
 @click.option("--once", is_flag=True, help="Print the metrics and end.")

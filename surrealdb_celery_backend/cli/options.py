@@ -71,6 +71,17 @@ def command(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.C
     return click.command(name, cls=Command, examples=lines)
 
 
+def not_empty(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Check an option whose empty text would be taken for none, or for any; a callback of click's.
+
+    Raises:
+        click.BadParameter: It is empty.
+    """
+    if value == "":
+        raise click.BadParameter("it is empty")
+    return value
+
+
 def filter_options(function: Function) -> Function:
     """Add the options that choose tasks."""
     for names, settings in reversed(FILTERS):

@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from .options import not_empty
 from .terminal import safe
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ _DEFINITION: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--args", "args_json"), {"help": "Positional arguments, a JSON list."}),
     (("--kwargs", "kwargs_json"), {"help": "Keyword arguments, a JSON object."}),
     (("--options", "options_json"), {"help": "What apply_async takes besides, a JSON object."}),
-    (("--queue",), {"help": "The queue it is sent to."}),
+    (("--queue",), {"help": "The queue it is sent to.", "callback": not_empty}),
     (("--priority",), {"type": int, "help": "The priority it is sent with."}),
     (("--expires",), {"help": "When a run is not worth starting any more: seconds after it is sent, or such as 5m."}),
     (("--one-off/--repeat", "one_off"), {"default": None, "help": "End it after its next run."}),
@@ -113,7 +114,7 @@ def _options_before(stored: StoredSchedule | None) -> Any:
 def _schedule(given: Mapping[str, Any]) -> Any:
     from ..beat.recurrence import expression_fields
 
-    ways = [name for name in WAYS if given[name]]
+    ways = [name for name in WAYS if given[name] is not None]
     if not ways:
         return None
     if len(ways) > 1:

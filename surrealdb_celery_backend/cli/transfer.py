@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     "export failures.gz --state FAILURE --since 7d",
     "export results.gz --resume",
 )
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False))
 @options.filter_options
 @click.option(
     "--table",
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", is_flag=True, help="Go on with a file whose export was interrupted.")
 @options.results_command
-def export(results: Results, file: Path, tables: tuple[str, ...], resume: bool, **given: Any) -> None:
+def export(results: Results, file: str, tables: tuple[str, ...], resume: bool, **given: Any) -> None:
     """Write records to FILE, compressed and with checksums: one JSON value a line for any gzip program."""
     wanted = options.filters(results.app, given)
     progress = terminal.Progress()
@@ -52,12 +51,12 @@ def export(results: Results, file: Path, tables: tuple[str, ...], resume: bool, 
 
 
 @options.command("import", "import results.gz --dry-run", "import results.gz --expires 7d")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--replace", is_flag=True, help="Write over records that are there already.")
 @click.option("--expires", help="Let records live at least so long from now: 7d, 12h.")
 @options.DRY_RUN
 @options.results_command
-def import_file(results: Results, file: Path, replace: bool, expires: str | None, dry_run: bool) -> None:
+def import_file(results: Results, file: str, replace: bool, expires: str | None, dry_run: bool) -> None:
     """Write the records of an export back.
 
     What is there already stays, so an import that was interrupted is simply repeated. Each chunk of the file is
@@ -94,10 +93,10 @@ def import_file(results: Results, file: Path, replace: bool, expires: str | None
 
 
 @options.command("backup", "backup /var/backups/celery --keep 14d")
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", type=click.Path(file_okay=False))
 @click.option("--keep", default="7d", show_default=True, help="Delete backups that are older.")
 @options.results_command
-def backup(results: Results, folder: Path, keep: str) -> None:
+def backup(results: Results, folder: str, keep: str) -> None:
     """Export all records to a new file in FOLDER, and delete backups there that are too old.
 
     For beat there is a task that does the same, surrealdb_celery_backend.backup, in apps that import

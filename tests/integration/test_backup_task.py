@@ -72,6 +72,17 @@ def test_days_that_make_no_sense_delete_nothing(app_with: Callable[..., Celery],
     assert list(tmp_path.iterdir()) == [old]
 
 
+def test_no_folder_is_not_the_current_one(
+    app_with: Callable[..., Celery], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty folder fails the task with a sentence, and nothing is written where the worker was started."""
+    app = importing(app_with())
+    monkeypatch.chdir(tmp_path)
+    with worker(app), pytest.raises(ValueError, match="folder must be a path that is not empty"):
+        app.send_task(NAME, ("",)).get(timeout=TIMEOUT)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_beat_has_backups_made(beats: Beats, tmp_path: Path) -> None:
     """An entry of beat names the task; a worker that imports the module writes the file."""
     app = importing(beats.app)

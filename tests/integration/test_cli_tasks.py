@@ -270,14 +270,25 @@ def test_export_import_and_backup(shell: Shell, tmp_path: Path) -> None:
         (("export", "/no/such/folder/x.gz"), "No such file or directory"),
         (("backup", "/dev/null/x"), "Not a directory"),
         (("export", "x.gz", "--table", "tasks"), "'tasks' is not one of"),
+        (("export", ""), "path must be a path that is not empty"),
+        (("export", "", "--resume"), "path must be a path that is not empty"),
+        (("import", ""), "'' does not exist"),
+        (("backup", ""), "folder must be a path that is not empty"),
+        (("retry", "same-1", "--to-queue", ""), "queue must be a text that is not empty"),
+        (("metrics", "--host", "", "--once"), "Invalid value for '--host': it is empty"),
+        (("console", "--host", ""), "Invalid value for '--host': it is empty"),
         (("tasks", "--nmae", "x"), "No such option"),
         (("nothing",), "No such command 'nothing'"),
     ],
 )
-def test_mistakes_are_one_sentence(shell: Shell, arguments: tuple[str, ...], sentence: str) -> None:
-    """Every wrong input is one clear sentence, and the exit code is not 0."""
+def test_mistakes_are_one_sentence(
+    shell: Shell, arguments: tuple[str, ...], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every wrong input is one clear sentence, the exit code is not 0, and nothing is written."""
     data.write(shell.app, [failed(task_id="same-1"), failed(task_id="same-2")])
+    monkeypatch.chdir(tmp_path)
     assert sentence.lower() in shell.refused(*arguments).lower().replace("\n", " ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_server_and_no_rights_are_said(shell: Shell, dead_port: int) -> None:

@@ -202,6 +202,17 @@ def test_a_file_may_begin_with_the_mark_of_an_encoding(app: Celery, results: Res
         results.import_file(path)
 
 
+@pytest.mark.parametrize("call", ["export", "import_file", "backup"])
+def test_an_empty_path_is_not_the_current_directory(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """An empty path is refused, as a variable that is not set makes one; nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidFilter, match=r"^(path|folder) must be a path that is not empty, not ''$"):
+        getattr(results, call)("")
+    assert list(tmp_path.iterdir()) == []
+
+
 def _members(content: bytes) -> list[bytes]:
     import zlib
 

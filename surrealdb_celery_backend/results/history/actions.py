@@ -224,6 +224,8 @@ def check_edit(edit: Edit) -> None:
         raise InvalidFilter(f"args must be a list, not {edit.args!r}")
     if edit.kwargs is not None and not isinstance(edit.kwargs, Mapping):
         raise InvalidFilter(f"kwargs must be a dict, not {edit.kwargs!r}")
+    if edit.queue == "":
+        raise InvalidFilter("queue must be a text that is not empty, not ''")
     countdown = edit.countdown
     if countdown is not None and (
         isinstance(countdown, bool)

@@ -505,14 +505,15 @@ class Results:
 
         Raises:
             InvalidArchive: There is a file that this cannot go on with.
+            InvalidFilter: A filter makes no sense, or `path` is empty.
         """
-        checked = _filter(wanted)
+        checked, file = _filter(wanted), _path("path", path)
         given = {name: value for name, value in wanted.items() if value is not None}
         chosen = tuple(tables) if tables is not None else (("task",) if given else TABLES)
         for table in chosen:
             if table not in TABLES:
                 raise InvalidFilter(f"there is no table {table!r}: choose among {', '.join(TABLES)}")
-        return self._transfer.export(Path(path), checked, given, chosen, resume=resume, on_progress=on_progress)
+        return self._transfer.export(file, checked, given, chosen, resume=resume, on_progress=on_progress)
 
     def import_file(
         self,
@@ -537,9 +538,10 @@ class Results:
 
         Raises:
             InvalidArchive: The file is no export, or damaged; nothing of a damaged chunk is written.
+            InvalidFilter: `path` is empty.
         """
         return self._transfer.read(
-            Path(path), replace=replace, expires=expires, dry_run=dry_run, on_progress=on_progress
+            _path("path", path), replace=replace, expires=expires, dry_run=dry_run, on_progress=on_progress
         )
 
     def backup(
@@ -554,8 +556,11 @@ class Results:
 
         Returns:
             The records written, and the older backups that were deleted.
+
+        Raises:
+            InvalidFilter: `folder` is empty.
         """
-        return back_up(Path(folder), keep, lambda path: self.export(path, on_progress=on_progress))
+        return back_up(_path("folder", folder), keep, lambda path: self.export(path, on_progress=on_progress))
 
     def ids_starting_with(self, prefix: str, limit: int = 10) -> list[str]:
         """The ids of stored tasks that begin with a text, in their order.
@@ -596,6 +601,13 @@ def _identifier(task_id: Any) -> str:
     if not task_id:
         raise InvalidFilter(f"a task's id must be a text that is not empty, not {task_id!r}")
     return identifier("task_id", task_id)
+
+
+def _path(name: str, given: str | os.PathLike[str]) -> Path:
+    # To pathlib an empty text is the current directory.
+    if not os.fspath(given):
+        raise InvalidFilter(f"{name} must be a path that is not empty, not {given!r}")
+    return Path(given)
 
 
 def _filter(wanted: dict[str, Any]) -> Filter:
