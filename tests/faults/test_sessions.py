@@ -160,6 +160,14 @@ def test_wrong_password_from_the_start(proxy: Proxy, fresh_database: Database, c
     assert len(proxy.requests("signin")) <= 1 + (time.monotonic() - started) / REFUSAL_REMEMBERED
 
 
+def test_a_password_of_one_letter(fresh_database: Database, connect: Any) -> None:
+    """What the server says stays readable, and does not show the password where it has it as a whole."""
+    define_user(fresh_database, "e")
+    connection = connect(fresh_database, **(USER | {"password": "e"}))
+    with pytest.raises(errors.StatementFailed, match=r"the letter '\*\*' between others"):
+        connection.run("THROW \"the letter 'e' between others\"")
+
+
 def test_user_removed(proxy: Proxy, fresh_database: Database, connect: Any) -> None:
     """The user is removed: one clear error once the session ended; defined again, the next call works."""
     define_user(fresh_database, session=SESSION)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -156,6 +157,30 @@ def test_messages_of_others_are_masked(secret: str) -> None:
         assert secret not in shown
         assert shown.startswith("Invalid header value ")
         assert MASK in shown
+
+
+@pytest.mark.parametrize("secret", ["a", "1", "pw", "ab1", "é", "a ", "!"])
+def test_a_short_secret_is_masked_where_it_stands_by_itself(secret: str) -> None:
+    """A secret that is in every word leaves messages readable, and is shown nowhere that has it as a whole."""
+    options = Settings(password=secret).options
+    words = "namespace 'lab1' cannot be reached at 127.0.0.11:8001: pwd, épée, wait!"
+    assert options.mask(words) == words
+    escaped, quoted = f"{secret!a}"[1:-1], quote(secret, safe="")
+    for text, form in [
+        ("{}", secret),
+        ("value '{}'", secret),
+        ("value ({})", secret),
+        ('{{"pass": "{}"}}', secret),
+        ("?password={}&x", secret),
+        ("value '{}'", escaped),
+        (r"value '\n{}\n'", escaped),
+        (r"value '\x00{}\x00'", escaped),
+        (r"value '\u20ac{}\u20ac'", escaped),
+        ("value b'{}'", repr(secret.encode())[2:-1]),
+        ("ws://root:{}@db:8000", quoted),
+        ("u=ws%3A%2F%2Froot%3A{}%40db", quoted),
+    ]:
+        assert options.mask(text.format(form)) == text.format(MASK)
 
 
 def test_the_public_password_is_no_secret() -> None:
