@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
+from celery import Celery
 from kombu.transport import memory
 
 from tests.engines import matrix
@@ -57,6 +58,17 @@ def logging_as_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     logging.getLogger().setLevel(logging.WARNING)
     for name in ("CELERY_LOG_FILE", "CELERY_LOG_LEVEL", "CELERY_LOG_REDIRECT", "CELERY_LOG_REDIRECT_LEVEL"):
         monkeypatch.delenv(name, raising=False)
+
+
+#: Current in every test until that makes another so.
+_NOBODYS = Celery("nobodys", set_as_current=False)
+
+
+@pytest.fixture(autouse=True)
+def no_app_of_earlier_tests() -> None:
+    """Have no app of an earlier test be current, as one is that had a worker in this process: it was closed."""
+    _NOBODYS.set_current()
+    _NOBODYS.set_default()
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery, current_app
 
 import surrealdb_celery_backend
 from tests.support.paths import CHECKOUT
@@ -164,6 +165,17 @@ def texts() -> Iterator[Path]:
             if path.suffix in TEXT and not {"node_modules", "_build", "__pycache__"} & {*inside}:
                 yield path
     yield from sorted(path for path in CHECKOUT.glob("*") if path.suffix in {".md", ".py", ".toml", ".yml"})
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_no_test_leaves_its_app_to_the_next(turn: int) -> None:
+    """Celery's worker makes its app current and leaves it so: the tasks of other apps are not found in a closed one."""
+    assert current_app.main != "left"
+    app = Celery("left", set_as_current=False)
+    app.set_current()
+    app.set_default()
+    app.close()
+    assert current_app.main == "left", turn
 
 
 def test_no_foreign_names() -> None:
