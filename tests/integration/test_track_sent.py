@@ -9,7 +9,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from celery import Celery, group, states
+from celery import Celery, group, signals, states
+from celery.exceptions import Ignore, Reject
 
 from surrealdb_celery_backend.client.values import RecordID
 from surrealdb_celery_backend.results import Results, statements
@@ -17,6 +18,7 @@ from surrealdb_celery_backend.results.sent import TOGETHER
 from tests.engines import Database, RunningEngine
 from tests.support.faults.proxy import Proxy
 from tests.support.inprocess import TIMEOUT, worker
+from tests.support.states import until
 
 pytestmark = pytest.mark.integration
 
@@ -77,6 +79,39 @@ def test_what_is_revoked_before_it_runs_stays_known(app_with: Callable[..., Cele
         assert after[field] == before[field]
     with Results(app) as results:
         assert [task.id for task in results.find(name="echo", state="REVOKED", tags="nightly").tasks] == [result.id]
+
+
+def test_what_ends_without_a_state(app_with: Callable[..., Celery]) -> None:
+    """Celery stores nothing of a task that raises Ignore: it stays PENDING, unless it stores a state itself."""
+    app = make(app_with, task_track_started=False)
+    ended = threading.Event()
+
+    @app.task(name="ignore", bind=True, shared=False)
+    def ignore(self: Any, state: str | None = None) -> None:
+        if state is not None:
+            self.update_state(state=state)
+        raise Ignore
+
+    @app.task(name="reject", shared=False)
+    def reject() -> None:
+        raise Reject("not today", requeue=False)
+
+    def note(*_: Any, state: str, **__: Any) -> None:
+        if state == states.REJECTED:
+            ended.set()
+
+    signals.task_postrun.connect(note)
+    silent, said = app.tasks["ignore"].delay(), app.tasks["ignore"].delay(states.IGNORED)
+    rejected = app.tasks["reject"].delay()
+    assert app.backend.sent.flush(TIMEOUT)
+    # One after the other, so the last one ends last.
+    with worker(app, concurrency=1):
+        assert ended.wait(TIMEOUT)
+        if hasattr(rejected, "exists"):  # Celery 5.7, where the worker's main process stores it
+            until(lambda: rejected.state == states.FAILURE, "the rejected task has failed", TIMEOUT)
+        else:
+            assert rejected.state == states.PENDING
+    assert (silent.state, said.state) == (states.PENDING, states.IGNORED)
 
 
 @pytest.fixture
