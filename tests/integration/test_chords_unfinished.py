@@ -202,3 +202,26 @@ def test_resume_publishes_what_nobody_publishes(make_bodies: Callable[..., Bodie
     bodies.backend.cleanup()
     assert bodies.published() == [(f"{group}-body", [0, 1])]
     assert not bodies.backend.chords.resume(group)
+
+
+def test_a_body_with_masked_arguments_is_not_resumed(
+    make_bodies: Callable[..., Bodies], group: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A secret is not kept, so clean-up cannot publish the body; it says of which chord."""
+    bodies = make_bodies(surrealdb_redact=["password"], surrealdb_chord_lease=1000)
+    app, table = bodies.app, bodies.backend.settings.table("chord")
+    body = app.tasks["contract.total"].s(password="s3cr3t").set(task_id=f"{group}-body")
+    bodies.backend.apply_chord((group, [app.AsyncResult(f"{group}-{index}") for index in range(2)]), body)
+    bodies.backend.set_chord_size(group, 2)
+    bodies.returns(group, 0)
+    # The state that a worker leaves that dies right after its claim, its message acknowledged.
+    connection = bodies.backend.connection
+    text = (
+        f"CREATE {table}:[$group, 'claim'] SET claimant = 'dead', task_id = $task, claimed_at = time::now() RETURN NONE"
+    )
+    connection.run(text, group=group, task=f"{group}-1")
+    bodies.returns(group, 1)
+    connection.run(f"UPDATE {table}:[$group, 'claim'] SET claimed_at = claimed_at - 1001s RETURN NONE", group=group)
+    bodies.backend.cleanup()
+    assert bodies.published() == []
+    assert f"chord {group} is complete, but its body is not in the database" in caplog.text
