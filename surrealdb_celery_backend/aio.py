@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from . import celery_compat
 from .results.collecting import Meta, is_settled, leaves_of, single_parents_of
 from .results.consumer import source_of
+from .results.timeouts import seconds
 from .results.waiters import Event, Looked, Trouble
 from .results.waiting import FIRST_LOOK, INTERVAL, PARENT_GRACE, Wait
 
@@ -49,7 +50,8 @@ async def get(
     Raises:
         celery.exceptions.TimeoutError: The time is over. Its `__cause__` says if the database was away.
         ResultsUnavailable: The database cannot be asked; without a timeout, after a minute of trying.
-        TypeError: The result is kept in another backend.
+        TypeError: The result is kept in another backend, or the timeout is no number.
+        ValueError: The timeout is NaN.
     """
     if hasattr(result, "results"):
         return await join(result, timeout, propagate=propagate)
@@ -74,7 +76,8 @@ async def join(
     Raises:
         celery.exceptions.TimeoutError: The time is over.
         ResultsUnavailable: The database cannot be asked.
-        TypeError: A result is kept in another backend.
+        TypeError: A result is kept in another backend, or the timeout is no number.
+        ValueError: The timeout is NaN.
     """
     members = list(getattr(results, "results", results))
     await _wait_for_all(members, [results, *members] if propagate else [], timeout)
@@ -96,8 +99,10 @@ async def as_completed(
     Raises:
         celery.exceptions.TimeoutError: The time is over.
         ResultsUnavailable: The database cannot be asked.
-        TypeError: A result is kept in another backend.
+        TypeError: A result is kept in another backend, or the timeout is no number.
+        ValueError: The timeout is NaN.
     """
+    timeout = seconds(timeout)
     leaves = leaves_of(getattr(results, "results", results))
     missing = []
     for leaf in leaves:
@@ -133,8 +138,10 @@ async def watch(result: AsyncResult, timeout: float | None = None) -> AsyncItera
     Raises:
         celery.exceptions.TimeoutError: The time is over.
         ResultsUnavailable: The database cannot be asked.
-        TypeError: The result is kept in another backend.
+        TypeError: The result is kept in another backend, or the timeout is no number.
+        ValueError: The timeout is NaN.
     """
+    timeout = seconds(timeout)
     if is_settled(result):
         meta = celery_compat.cached_meta(result)
         if meta is not None:
@@ -213,6 +220,7 @@ class _Awaited:
         parents: Iterable[Any] = (),
         on_message: Callable[[Meta], Any] | None = None,
     ) -> None:
+        timeout = seconds(timeout)
         now = self._began = time.monotonic()
         self._deadline = None if timeout is None else now + timeout
         self._next_check = now + INTERVAL

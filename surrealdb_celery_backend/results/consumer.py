@@ -18,6 +18,7 @@ from .collecting import Meta, is_settled, key_of, leaves_of, parents_of, single_
 from .dispatcher import Dispatcher, dispatcher_of
 from .members import Members, entry_of
 from .thread_wait import Fulfilled, ThreadWait
+from .timeouts import seconds
 from .waiters import Event
 from .waiting import PARENT_GRACE, Wait
 
@@ -91,6 +92,7 @@ class ResultConsumer(BaseResultConsumer):
         Raises:
             TimeoutError: None came.
         """
+        timeout = seconds(timeout)
         deadline = time.monotonic() + (DRAIN if timeout is None else timeout)
         mailbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         wait = Wait((), source_of=source_of, mailbox=mailbox, others=self.dispatcher.promises.all())
@@ -283,6 +285,7 @@ class WaitingMixin(AsyncBackendMixin):
             on_interval: Called now and then.
             on_message: Called with the meta of each state.
         """
+        timeout = seconds(timeout)
         members = Members(result.results)
         for node in members.complete():
             yield entry_of(node)

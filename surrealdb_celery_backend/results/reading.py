@@ -23,6 +23,7 @@ from .fetching import Fetcher
 from .records import TaskRecords
 from .retrying import RetryingMixin
 from .sent import SentTasks
+from .timeouts import seconds
 
 logger = get_logger(__name__)
 
@@ -203,7 +204,10 @@ class ReadingMixin(RetryingMixin):
             celery.exceptions.TimeoutError: The time is over. `WaitTimedOut`, which is one too, where the database
                 was away at the end.
             ResultsUnavailable: The database was away for as long as Celery's retries last, and there is no timeout.
+            TypeError: The timeout is no number.
+            ValueError: It is NaN.
         """
+        timeout = seconds(timeout)
         waited_for = {bytes_to_str(task_id) for task_id in task_ids}
         for task_id in list(waited_for):
             cached = self._cached(task_id)
@@ -286,9 +290,9 @@ class _Looks:
             return
         if self._failure is not None:
             raise WaitTimedOut(
-                f"results did not come within {self._timeout} s; the last look failed: {self._failure}"
+                f"results did not come within {self._timeout:g} s; the last look failed: {self._failure}"
             ) from self._failure
-        raise ResultTimeout(f"Operation timed out ({self._timeout})")
+        raise ResultTimeout(f"Operation timed out ({self._timeout:g})")
 
     def pause(self) -> None:
         """Wait until the next look is due, or the time is over."""

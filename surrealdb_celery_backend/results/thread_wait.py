@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from .timeouts import seconds
 from .waiters import Event
 from .waiting import INTERVAL, PARENT_GRACE, Wait
 
@@ -26,6 +27,8 @@ class ThreadWait:
     Raises:
         celery.exceptions.TimeoutError: The time is over.
         SurrealDBBackendError: The database cannot be asked.
+        TypeError: The timeout is no number.
+        ValueError: It is NaN.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class ThreadWait:
     ) -> None:
         self._wait = wait
         self._mailbox = mailbox
+        timeout = seconds(timeout)
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._on_interval = on_interval
         self._parent_grace = parent_grace

@@ -66,6 +66,37 @@ async def test_get_times_out(side: Side) -> None:
     assert len(side.dispatcher) == 0
 
 
+@pytest.mark.parametrize(
+    "wait",
+    [
+        aio.get,
+        lambda result, timeout: aio.join([result], timeout),
+        lambda result, timeout: _last(aio.as_completed([result], timeout)),
+        lambda result, timeout: _last(aio.watch(result, timeout)),
+    ],
+    ids=["get", "join", "as_completed", "watch"],
+)
+async def test_a_timeout_that_is_no_number(side: Side, wait: Any) -> None:
+    """NaN, with which a wait would never end, and text are refused by name, whether the result is known or not."""
+    result = side.app.AsyncResult(uuid())
+    await store(side, result.id, 1)
+    known = side.app.AsyncResult(result.id)
+    assert await aio.get(known, timeout=60) == 1
+    for each in (result, known):
+        with pytest.raises(ValueError, match=r"^timeout must be a number of seconds, .* not nan"):
+            await wait(each, float("nan"))
+        with pytest.raises(TypeError, match=r"^timeout must be a number of seconds, .* not '5'"):
+            await wait(each, "5")
+    assert await wait(result, float("inf"))
+    for timeout in (-1, float("-inf")):
+        with pytest.raises(ResultTimeout):
+            await wait(side.app.AsyncResult(uuid()), timeout)
+
+
+async def _last(results: Any) -> Any:
+    return [each async for each in results][-1]
+
+
 async def test_a_thousand_coroutines(side: Side, fresh_database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """1,000 awaited results: no thread for each, and one LIVE query, which brings all of them without any look."""
     others = our_threads()

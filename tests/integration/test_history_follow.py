@@ -43,6 +43,26 @@ def test_changes_are_told_from_now_on(app: Celery, results: Results) -> None:
         follower.close()
 
 
+def test_a_timeout_that_is_no_number(app: Celery, results: Results) -> None:
+    """NaN, with which following would never end, and text are refused by name, before anything is followed."""
+    with pytest.raises(ValueError, match=r"^timeout must be a number of seconds, .* not nan"):
+        results.follow(timeout=float("nan"))
+    with pytest.raises(TypeError, match=r"^timeout must be a number of seconds, .* not '5'"):
+        results.follow(timeout="5")  # type: ignore[arg-type]
+    assert list(results.follow(timeout=-1)) == []
+    follower = results.follower(look_every=0.05)
+    try:
+        app.backend.store_result("new", 1, "SUCCESS", request=request("new"))
+        with pytest.raises(ValueError, match=r"^wait must be a number of seconds, .* not nan"):
+            follower.changes(float("nan"))
+        with pytest.raises(TypeError, match=r"^wait must be a number of seconds, .* not '5'"):
+            follower.changes("5")  # type: ignore[arg-type]
+        assert [task.id for task in follower.changes(None)] == ["new"]
+        assert follower.changes(0) == []
+    finally:
+        follower.close()
+
+
 def test_many_at_once_are_all_told(app: Celery, results: Results) -> None:
     """Hundreds that end between two looks are told each, in the order in which they ended."""
     follower = results.follower(look_every=0.05)

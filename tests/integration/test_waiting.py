@@ -11,11 +11,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from celery import group, states
+from celery import Celery, group, states
 from celery.exceptions import ImproperlyConfigured
 from celery.exceptions import TimeoutError as ResultTimeout
 from celery.result import GroupResult, ResultSet
@@ -244,6 +247,67 @@ def test_timeout_ends_a_get(sides: tuple[Side, Side]) -> None:
         with pytest.raises(ResultTimeout) as raised:
             waiting.sends().get(timeout=timeout)
         assert raised.value.__cause__ is None
+
+
+#: Ways to wait.
+WAITS: dict[str, Callable[[Celery, str, Any], Any]] = {
+    "get": lambda app, task_id, timeout: app.AsyncResult(task_id).get(timeout=timeout),
+    "group": lambda app, task_id, timeout: _group(app, task_id).get(timeout=timeout),
+    "join_native": lambda app, task_id, timeout: _group(app, task_id).join_native(timeout=timeout),
+    "iter_native": lambda app, task_id, timeout: list(_group(app, task_id).iter_native(timeout=timeout)),
+    "get_many": lambda app, task_id, timeout: list(app.backend.get_many([task_id], timeout=timeout)),
+}
+
+
+def _group(app: Celery, task_id: str) -> GroupResult:
+    return GroupResult(uuid(), [app.AsyncResult(task_id)], app=app)
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_timeout_that_is_no_number(sides: tuple[Side, Side], wait: str) -> None:
+    """NaN, with which a wait would never end, and text are refused by name; other kinds of numbers are seconds."""
+    waiting, working = sides
+    task_id = uuid()
+    working.backend.store_result(task_id, 1, states.SUCCESS)
+    ask = WAITS[wait]
+    # The result is there: a wait that took the timeout would end.
+    for nan in (float("nan"), Decimal("nan")):
+        with pytest.raises(ValueError, match=r"^timeout must be a number of seconds, or None .*, not .*(nan|NaN)"):
+            ask(waiting.app, task_id, nan)
+    with pytest.raises(
+        TypeError, match=r"^timeout must be a number of seconds, .* not '5': convert text with float\(\)"
+    ):
+        ask(waiting.app, task_id, "5")
+    with pytest.raises(TypeError, match=r"^timeout must be a number of seconds, .* not datetime.timedelta"):
+        ask(waiting.app, task_id, timedelta(seconds=5))
+    numbers: tuple[Any, ...] = (60, 60.0, Decimal(60), float("inf"), None)
+    for number in numbers:
+        assert ask(waiting.app, task_id, number)
+    missing = uuid()
+    for past in (-1, -0.5, float("-inf")):
+        with pytest.raises(ResultTimeout):
+            ask(waiting.app, missing, past)
+
+
+def test_join_with_a_timeout_of_nan(sides: tuple[Side, Side]) -> None:
+    """Celery's own join(), which computes with its timeout first, does not wait for ever either."""
+    waiting, working = sides
+    task_id = uuid()
+    working.backend.store_result(task_id, 1, states.SUCCESS)
+    with pytest.raises(ValueError, match=r"^timeout must be a number of seconds"):
+        _group(waiting.app, task_id).join(timeout=float("nan"))
+    assert _group(waiting.app, task_id).join(timeout=60) == [1]
+
+
+def test_a_timeout_of_drain_events_that_is_no_number(sides: tuple[Side, Side]) -> None:
+    """What Celery's greenlet calls takes no other timeouts than the waits do."""
+    consumer = sides[0].backend.result_consumer
+    with pytest.raises(ValueError, match=r"^timeout must be a number of seconds"):
+        consumer.drain_events(timeout=float("nan"))
+    with pytest.raises(TypeError, match=r"^timeout must be a number of seconds"):
+        consumer.drain_events(timeout="5")
+    with pytest.raises(TimeoutError):
+        consumer.drain_events(timeout=-1)
 
 
 def test_a_timeout_of_a_group_holds_for_groups_in_it(sides: tuple[Side, Side]) -> None:

@@ -18,6 +18,7 @@ from ..checks import Finding, check_everything
 from ..checks.beat import beat_lease
 from ..cleanup_plan import Report as CleanupReport
 from ..records import identifier
+from ..timeouts import seconds
 from . import figure_statements, statements
 from .actions import Actions, Edit, Retry, check_edit, check_signal
 from .backups import Backup, back_up
@@ -342,7 +343,12 @@ class Results:
             look_every: Seconds between two looks where changes are not notified.
             timeout: Seconds after which it ends; None follows until the generator is closed.
             **wanted: Filters, as of :meth:`find`, without `since` and `until`.
+
+        Raises:
+            TypeError: The timeout is no number.
+            ValueError: It is NaN.
         """
+        timeout = seconds(timeout)
         # Now, not when the first is asked for: what changes in between is told, too.
         return _changes(self.follower(look_every=look_every, **wanted), timeout)
 

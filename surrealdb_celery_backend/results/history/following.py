@@ -7,6 +7,7 @@ where it is. A look reads what ended since the last one and at most :data:`UNREA
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from ...client.values import EPOCH, RecordID
+from ..timeouts import seconds
 from . import statements
 from .filters import Filter
 from .forward import Forward
@@ -111,16 +113,21 @@ class Follower:
             self._closed = True
             self._condition.notify_all()
 
-    def changes(self, wait: float) -> list[TaskSummary]:
+    def changes(self, wait: float | None) -> list[TaskSummary]:
         """Return the tasks that changed, each as it is now, in the order of the changes.
 
         Args:
-            wait: How long to wait for a change, in seconds.
+            wait: How long to wait for a change, in seconds; None waits on.
 
         Returns:
             Empty where nothing changed meanwhile.
+
+        Raises:
+            TypeError: The time to wait is no number.
+            ValueError: It is NaN.
         """
-        deadline = time.monotonic() + wait
+        limit = seconds(wait, "wait")
+        deadline = math.inf if limit is None else time.monotonic() + limit
         while True:
             with self._condition:
                 if self._closed:
