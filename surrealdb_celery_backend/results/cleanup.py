@@ -21,8 +21,9 @@ from typing import Any
 from celery.utils.log import get_logger
 
 from ..client import surrealql
-from ..client.values import EPOCH
-from ..errors import PermissionDenied
+from ..client.unreadable import readable
+from ..client.values import EPOCH, RecordID
+from ..errors import PermissionDenied, UnreadableRecord
 from . import cleanup_statements as statements
 from .cleanup_plan import NEVER, Lifetimes, Newest, Report, Surveyed
 from .cleanup_requests import Requests, batches
@@ -202,7 +203,7 @@ class CleanUp:
 
     def _delete_shown(self, table: str, start: datetime) -> dict[str, Any]:
         """Delete a batch that somebody wants to see before."""
-        found = self.requests.one(statements.find_expired(table), start=start, batch=WHOLE_RECORDS)
+        found = self._find_expired(table, start)
         done = {"deleted": 0, "left": 0, "latest": found["latest"], "full": found["found"] >= WHOLE_RECORDS}
         if not found["records"]:
             return done
@@ -214,3 +215,28 @@ class CleanUp:
             logger.exception("clean-up: %d results stay: before_delete failed", len(found["records"]))
             return done
         return {**done, **self.requests.one(statements.DELETE_FOUND, ids=found["ids"])}
+
+    def _find_expired(self, table: str, start: datetime) -> dict[str, Any]:
+        """Read a batch of what has expired, without what the server cannot send: nobody saw it, so it stays."""
+        one, batch = self.requests.one, {"start": start, "batch": WHOLE_RECORDS}
+        found: dict[str, Any]
+        try:
+            found = one(statements.find_expired(table), **batch)
+        except UnreadableRecord:
+            found = one(statements.find_expired(table, whole=False), **batch)
+            spared: list[RecordID] = []
+
+            def spare(record: RecordID, error: UnreadableRecord) -> None:
+                spared.append(record)
+                self.report.spared += 1
+                logger.warning(
+                    "clean-up: the record of task %r stays, before_delete cannot be shown it: forget the result, or set "
+                    "the field again: %s",
+                    record.id,
+                    error,
+                )
+
+            replies = readable(lambda ids: one(statements.WHOLE_EXPIRED, ids=ids), found["ids"], spare)
+            found["records"] = [record for reply in replies for record in reply or ()]
+            found["ids"] = [record for record in found["ids"] if record not in spared]
+        return found

@@ -33,7 +33,8 @@ class Report:
         records: How many records were deleted (would be, in a dry run), by table without its prefix.
         names: In a dry run, how many of the tasks have which name; None is the name of those stored without one.
         looked_at: In a dry run, how many records were read so far.
-        spared: How many records stayed because `before_delete` or a receiver of `results_expiring` failed.
+        spared: How many records stayed because `before_delete` or a receiver of `results_expiring` failed, or could not be
+            shown them.
     """
 
     dry_run: bool = False

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from ..client.values import FIRST_ID, records_behind
-from ..errors import RequestTimedOut
+from ..errors import RequestTimedOut, UnreadableRecord
 from . import cleanup_statements as statements
 from .cleanup_plan import BatchSize, Surveyed
 
@@ -100,7 +101,7 @@ class Requests:
         batch = SURVEY
         seen: set[str] = set()
         while True:
-            found = self.one(statements.survey(table), start=start, until=until, batch=batch) or []
+            found = self._survey(partial(statements.survey, table), start=start, until=until, batch=batch)
             records = [Surveyed.read(values) for values in found]
             self.looked_at(len(records))
             yield from (record for record in records if str(record.id) not in seen)
@@ -122,20 +123,28 @@ class Requests:
         Yields:
             The records, in no order.
         """
-        found = self.one(statements.survey_without_end(table), batch=SURVEY) or []
+        found = self._survey(partial(statements.survey_without_end, table), batch=SURVEY)
         self.looked_at(len(found))
         if len(found) < SURVEY:
             yield from (Surveyed.read(values) for values in found)
             return
         after: Any = FIRST_ID
         while True:
-            found = self.one(statements.SURVEY_IDS, range=records_behind(table, after), batch=PAGE_OF_IDS) or []
+            found = self._survey(statements.survey_ids, range=records_behind(table, after), batch=PAGE_OF_IDS)
             page = [Surveyed.read(values) for values in found]
             self.looked_at(len(page))
             yield from (record for record in page if record.expires_at is None)
             if len(page) < PAGE_OF_IDS:
                 return
             after = page[-1].id.id
+
+    def _survey(self, text: Callable[..., str], **variables: Any) -> list[Any]:
+        """Run a survey, and again with checks of each field where the server cannot send what somebody wrote into one."""
+        try:
+            found = self.one(text(), **variables)
+        except UnreadableRecord:
+            found = self.one(text(checked=True), **variables)
+        return found or []
 
 
 def batches(values: Iterable[Value], size: int = SURVEY) -> Iterator[list[Value]]:

@@ -6,21 +6,27 @@ record, any other to the table `key`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import chain
 from typing import Any, Protocol
 
 from celery import states
+from celery.utils.log import get_logger
 from kombu.utils.encoding import bytes_to_str
 
 from ..client.connection import Connection
+from ..client.unreadable import readable
 from ..client.values import RecordID
+from ..errors import UnreadableRecord, UnreadableResult
 from . import statements
 from .expiry import lifetime
 from .records import Codec, TaskRecords, identifier
 from .replies import check_deleted, check_stored, check_updated
 from .retention import Retention
+
+logger = get_logger(__name__)
 
 #: A record of a table, and the value that it is of a key.
 _Read = Callable[[Any], tuple[str, Any]]
@@ -106,22 +112,48 @@ class KeyValueStore:
             keys: Texts or bytes.
 
         Returns:
-            The values in the keys' order; None where there is none.
+            The values in the keys' order; None where there is none, and, with a line in the log, where one of several
+            cannot be read.
+
+        Raises:
+            UnreadableRecord: The server cannot send the value of the only key.
+            UnreadableResult: It cannot be decoded.
         """
         places = [self._places_of(key) for key in keys]
+        alone = len(places) == 1
         by_kind: dict[str, list[RecordID]] = {}
         for kind, record in (place for of_one_key in places for place in of_one_key):
             by_kind.setdefault(kind, []).append(record)
         found: dict[tuple[str, str], Any] = {}
         for kind, records in by_kind.items():
-            text, read = self._readers[kind]
-            for stored in self._connection.run(text, records=records) or ():
-                name, value = read(stored)
-                found[kind, name] = value
+            found.update(((kind, name), value) for name, value in self._values(kind, records, alone=alone))
         return [
             next((found[kind, str(record.id)] for kind, record in of_one_key if (kind, str(record.id)) in found), None)
             for of_one_key in places
         ]
+
+    def _values(self, kind: str, records: Sequence[RecordID], *, alone: bool) -> Iterator[tuple[str, Any]]:
+        """Read records of one table. What somebody wrote into one by hand does not concern the others."""
+        text, read = self._readers[kind]
+
+        def ask(some: Sequence[RecordID]) -> Any:
+            return self._connection.run(text, records=some) or ()
+
+        def leave_out(record: RecordID, error: UnreadableRecord) -> None:
+            if alone:
+                raise UnreadableRecord(f"the value of key {record.id!r} cannot be read: {error}") from error
+            logger.warning("key %r is left out: %s", record.id, error)
+
+        for stored in chain.from_iterable(readable(ask, records, leave_out)):
+            try:
+                name, value = read(stored)
+            except UnreadableResult as exc:
+                if alone:
+                    raise
+                logger.warning("a key is left out: %s", exc)
+            else:
+                if isinstance(name, str):
+                    yield name, value
 
     def set(self, key: Any, value: Any) -> None:
         """Set the value of a key, or replace it. An encoded task or group becomes its record.

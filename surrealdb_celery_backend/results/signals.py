@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 #: Sent by clean-up before results are deleted, with `records`: a list of them as they are stored, of 20 at the most.
 #: The sender is the backend; its `meta_of(record)` gives Celery's meta. Where a receiver raises, the records stay
-#: and come again with the next clean-up, so that nothing goes that was not archived.
+#: and come again with the next clean-up, so that nothing goes that was not archived. One that the server cannot send
+#: (somebody wrote such a value into it) stays as well, and is named in the log.
 results_expiring = Signal(name="results_expiring", providing_args={"records"})
 
 

@@ -12,11 +12,12 @@ from celery import Celery, states
 
 from surrealdb_celery_backend import errors
 from surrealdb_celery_backend.beat import ScheduleEntry, Schedules
-from surrealdb_celery_backend.results import Results
+from surrealdb_celery_backend.results import Results, cleanup_requests
 from surrealdb_celery_backend.results.fetching import Fetcher
 from tests.engines import Database
 from tests.support import history_data as data
 from tests.support.beats import Beats, take_in_changes, tick_until_idle
+from tests.support.waits import in_background
 
 #: SurrealQL of values without a Python type that every engine can store and send.
 SENT = ["1..5", "(1, 2)", "{type: 'LineString', coordinates: [[1, 2], [3, 4]]}", "type::table('x')"]
@@ -233,3 +234,113 @@ def test_cleanup(change: str, app_with: Callable[..., Celery], fresh_database: D
     with Results(cleaning) as results:
         assert {chord.group_id for chord in results.unfinished_chords()} == {"bad", "good"}
         assert results.export(tmp_path / "results").records == {"task": 1, "chord": 2}
+
+
+#: What a person wrote into a record that clean-up reads, which the server cannot send, and the chords that are listed.
+UNSENT = {
+    "UPDATE chord SET group_id = /a+/ WHERE group_id = 'bad'": {"bad", "good"},
+    "UPDATE chord SET sent_at = /a+/ WHERE group_id = 'bad'": {"bad", "good"},
+    "UPDATE chord SET size = /a+/ WHERE group_id = 'bad'": {"good"},
+    "UPSERT chord:['bad', 'header'] SET group_id = 'bad', body_name = /a+/": {"good"},
+    "UPDATE task SET name = /a+/ WHERE task_id = 'bad'": {"bad", "good"},
+    "UPDATE task SET status = /a+/ WHERE task_id = 'bad'": {"bad", "good"},
+    "UPDATE task SET own_expires = /a+/ WHERE task_id = 'bad'": {"bad", "good"},
+    "UPDATE task SET date_done = /a+/ WHERE task_id = 'bad'": {"bad", "good"},
+    "UPDATE task SET expires_at = NONE, name = /a+/ WHERE task_id = 'bad'": {"bad", "good"},
+}
+
+
+@pytest.mark.parametrize("survey", [cleanup_requests.SURVEY, 1], ids=["few", "many"])
+@pytest.mark.parametrize("change", UNSENT)
+def test_cleanup_beside_a_value_that_cannot_be_sent(
+    change: str, survey: int, app_with: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts, shortens, keeps the newest and deletes all else, and the chords are listed; no run ends with an error."""
+    monkeypatch.setattr(cleanup_requests, "SURVEY", survey)
+    # SurrealDB 3 stores no such value in a field of an index.
+    settings = {**ONCE, "surrealdb_indexes": []}
+    app = app_with(**settings, result_expires=3600)
+    for name in ("bad", "good"):
+        app.backend.store_result(name, name, states.SUCCESS)
+        app.backend.set_chord_size(name, 2)
+    run = app.backend.connection.run
+    run(f"{change} RETURN NONE")
+    run("UPDATE task SET expires_at = time::now() - 1s WHERE task_id = 'good' RETURN NONE")
+    # Shorter than before, so it looks at what is there.
+    cleaning = app_with(**settings, result_expires=1800, surrealdb_retention={"*": {"keep": 5}})
+    assert cleaning.backend.cleanup(dry_run=True).records == {"task": 1}
+    assert cleaning.backend.cleanup().records == {"task": 1}
+    assert cleaning.backend.cleanup().records == {}
+    with Results(cleaning) as results:
+        assert {chord.group_id for chord in results.unfinished_chords()} == UNSENT[change]
+        if "header" in change:
+            with pytest.raises(errors.UnreadableRecord, match="chord 'bad' cannot be read"):
+                list(results.unfinished_chords("bad"))
+
+
+def test_cleanup_beside_a_chord_of_another_name(app_with: Callable[..., Celery]) -> None:
+    """A chord is the one of its id, whatever a person wrote as its group: clean-up goes through each once, and ends."""
+    app = app_with(**ONCE)
+    for name in ("bad", "good"):
+        app.backend.set_chord_size(name, 2)
+    app.backend.connection.run("UPDATE chord SET group_id = 'a' WHERE group_id = 'good' RETURN NONE")
+    assert in_background(app.backend.cleanup)().total == 0
+    with Results(app) as results:
+        assert {chord.group_id for chord in results.unfinished_chords()} == {"bad", "good"}
+
+
+def test_cleanup_shows_no_value_that_cannot_be_sent(
+    app_with: Callable[..., Celery], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What `before_delete` cannot be shown stays and is named; the others are shown and go."""
+    app = app_with(**ONCE)
+    names = {f"task-{number}" for number in range(45)}
+    for name in names:
+        app.backend.store_result(name, name, states.SUCCESS)
+    run = app.backend.connection.run
+    run("UPDATE task SET expires_at = time::now() - 1s RETURN NONE")
+    run("UPDATE task SET traceback = /a+/ WHERE task_id IN ['task-4', 'task-30'] RETURN NONE")
+    shown: list[str] = []
+    report = app.backend.cleanup(before_delete=lambda records: shown.extend(record["task_id"] for record in records))
+    assert set(shown) == names - {"task-4", "task-30"}
+    assert report.records["task"] == 43
+    assert report.spared >= 2
+    assert set(run("SELECT VALUE task_id FROM task")) == {"task-4", "task-30"}
+    assert "the record of task 'task-30' stays" in caplog.text
+    # Where nobody wants to see them, they go.
+    assert app.backend.cleanup().records["task"] == 2
+
+
+def test_keys_beside_one_that_cannot_be_sent(app_with: Callable[..., Celery], caplog: pytest.LogCaptureFixture) -> None:
+    """`mget` has the values of the other keys and names that one in the log; `get` of it alone says why it has none."""
+    backend = app_with(**ONCE).backend
+    names = [f"key-{number}" for number in range(9)]
+    for name in names:
+        backend.set(name, name)
+    backend.connection.run("UPDATE key SET value = /a+/ WHERE key = 'key-4' RETURN NONE")
+    backend.connection.run("UPDATE key SET key = [1] WHERE key = 'key-6' RETURN NONE")
+    read = ["key-0", "none", *names]
+    lost = ("none", "key-4", "key-6")
+    assert backend.mget(read) == [None if name in lost else name for name in read]
+    assert "key 'key-4' is left out" in caplog.text
+    with pytest.raises(errors.UnreadableRecord, match="the value of key 'key-4' cannot be read"):
+        backend.get("key-4")
+    assert backend.get("key-5") == "key-5"
+
+
+@pytest.mark.parametrize(("value", "error"), [("/a+/", errors.UnreadableRecord), ("1..5", errors.UnreadableResult)])
+def test_keys_of_results_beside_one_that_cannot_be_read(
+    value: str, error: type[Exception], app_with: Callable[..., Celery], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same for keys of tasks: the others' values are those of their results."""
+    backend = app_with(**ONCE).backend
+    for name in ("a", "bad", "c"):
+        backend.store_result(name, name, states.SUCCESS)
+    backend.connection.run(f"UPDATE task SET traceback = {value} WHERE task_id = 'bad' RETURN NONE")
+    keys = [backend.get_key_for_task(name) for name in ("a", "bad", "c")]
+    a, bad, c = backend.mget(keys)
+    assert [backend.decode_result(one)["result"] for one in (a, c)] == ["a", "c"]
+    assert bad is None
+    assert "left out" in caplog.text
+    with pytest.raises(error):
+        backend.get(keys[1])

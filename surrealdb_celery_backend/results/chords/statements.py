@@ -275,8 +275,8 @@ def unfinished(table: str) -> str:
         table: The table's name, prefix included.
     """
     return (
-        "SELECT VALUE [group_id, "
-        # Somebody may have written anything into it.
+        # The group out of the id: somebody may have written anything into the fields.
+        "SELECT VALUE [record::id(id)[1], "
         "IF sent_at.is_datetime() { time::millis(time::now()) - time::millis(sent_at) > $old } ELSE { true }] "
         f"FROM {limited(f'{quote(table)}:[{SIZES}, $after]>..[{SIZES}, []]')} LIMIT $number"
     )
@@ -309,7 +309,12 @@ def sizes(table: str) -> str:
     Args:
         table: The table's name, prefix included.
     """
-    return f"SELECT VALUE [group_id, size, sent_at] FROM {limited(_range(table, str(SIZES)))} LIMIT $limit;{NOW}"
+    return (
+        # Somebody may have written anything into the fields, also what the server cannot send.
+        "SELECT VALUE [record::id(id)[1], IF size.is_int() { size } ELSE { NONE }, "
+        "IF sent_at.is_datetime() { sent_at } ELSE { NONE }] "
+        f"FROM {limited(_range(table, str(SIZES)))} LIMIT $limit;{NOW}"
+    )
 
 
 @lru_cache(maxsize=64)

@@ -8,12 +8,16 @@ from datetime import datetime
 from typing import Any
 
 from celery import states
+from celery.utils.log import get_logger
 
 from ...client.values import RecordID
+from ...errors import UnreadableRecord
 from ..chords import statements as chord_statements
 from . import statements
 from .scanning import Runner
 from .searching import UNREADY_SORTED, Search
+
+logger = get_logger(__name__)
 
 #: How many chords one look finds at most, and how many parts of each it reads.
 CHORDS_MOST, PARTS_MOST = 1000, 5000
@@ -74,6 +78,10 @@ class UnfinishedChords:
         Args:
             wanted: Only the chord of this group.
             skip: Leave out so many of the oldest.
+
+        Raises:
+            UnreadableRecord: The chord that is wanted has a value that the server cannot send. Of several, such a chord
+                is left out.
         """
         found = self._runner.run_all(chord_statements.sizes(self._chords), limit=CHORDS_MOST)
         rows, now = found[0] or [], found[1]
@@ -82,7 +90,13 @@ class UnfinishedChords:
             if wanted not in {None, group}:
                 continue
             if isinstance(group, str) and isinstance(size, int):
-                chord = self._chord(group, size, sent_at, now)
+                try:
+                    chord = self._chord(group, size, sent_at, now)
+                except UnreadableRecord as exc:
+                    if wanted is not None:
+                        raise UnreadableRecord(f"chord {group!r} cannot be read: {exc}") from exc
+                    logger.warning("chord %r is left out: %s", group, exc)
+                    continue
                 if chord is not None:
                     yield chord
 
