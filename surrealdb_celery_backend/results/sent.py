@@ -31,7 +31,7 @@ logger = get_logger(__name__)
 GATHER = 0.02
 #: How many records go in one request.
 TOGETHER = 50
-#: How many records wait at most; more are given up.
+#: How many records wait at most; more are given up, with one warning once there is room again.
 LONGEST_QUEUE = 50_000
 #: How often the database is tried, and the pause in between, in seconds.
 TRIES, PAUSE = 5, 0.5
@@ -75,6 +75,8 @@ class SentTasks:
         self._queue: deque[tuple[RecordID, dict[str, Any]]] = deque()
         #: The ids of those that are not stored yet.
         self._waiting: set[str] = set()
+        #: How many found the queue full, since it was last half empty.
+        self._left_out = 0
         self._thread: threading.Thread | None = None
         self._idle = threading.Event()
         self._idle.set()
@@ -108,6 +110,7 @@ class SentTasks:
         fields.update({name: value for name, value in known.items() if isinstance(value, str) and "\x00" not in value})
         with self._lock:
             if len(self._queue) >= LONGEST_QUEUE:
+                self._left_out += 1
                 return
             self._queue.append((record, fields))
             self._waiting.add(record.id)
@@ -149,6 +152,25 @@ class SentTasks:
                 with self._lock:
                     self._waiting.difference_update(record.id for record, _ in batch)
                     batch = [self._queue.popleft() for _ in range(min(TOGETHER, len(self._queue)))]
+                self._tell_left_out()
+
+    def _tell_left_out(self) -> None:
+        """Say how many records were given up because the queue was full, once it is half empty: then that is over."""
+        with self._lock:
+            if len(self._queue) > LONGEST_QUEUE // 2:
+                return
+            number, self._left_out = self._left_out, 0
+        if number:
+            logger.warning(
+                "%d tasks were sent, but not stored as PENDING: %d were waiting to be stored", number, LONGEST_QUEUE
+            )
+
+    def tell_left(self) -> None:
+        """Say how many records are not stored, because the process ends."""
+        with self._lock:
+            number = len(self._waiting) + self._left_out
+        if number:
+            logger.warning("%d tasks were sent, but not stored as PENDING: the process ends", number)
 
     def _send(self, batch: list[tuple[RecordID, dict[str, Any]]]) -> None:
         variables: dict[str, Any] = {"lifetime": self._lifetime}
@@ -176,4 +198,5 @@ _all: weakref.WeakSet[SentTasks] = weakref.WeakSet()
 @atexit.register
 def _flush_at_exit() -> None:
     for sent in list(_all):
-        sent.flush()
+        if not sent.flush():
+            sent.tell_left()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ from celery.exceptions import Ignore, Reject
 
 from surrealdb_celery_backend.client.values import RecordID
 from surrealdb_celery_backend.results import Results, statements
+from surrealdb_celery_backend.results import sent as sent_tasks
 from surrealdb_celery_backend.results.sent import TOGETHER
 from tests.engines import Database, RunningEngine
 from tests.support.faults.proxy import Proxy
@@ -135,6 +138,50 @@ def test_a_group_goes_together(proxy: Proxy, app_with: Callable[..., Celery]) ->
     assert app.backend.sent.flush(TIMEOUT)
     assert app.backend.connection.request_count - before <= 1 + 200 // TOGETHER
     assert set(tasks(app)) == {each.id for each in result.results}
+
+
+def test_what_finds_the_queue_full_is_counted(
+    proxy: Proxy, app_with: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Records that do not fit into the queue are given up with one warning a stretch, which says how many."""
+    monkeypatch.setattr(sent_tasks, "LONGEST_QUEUE", 10)
+    app = make(app_with, surrealdb_url=proxy.url, surrealdb_timeout=TIMEOUT)
+    app.backend.connection.run("RETURN 1")
+    echo, stored = app.tasks["echo"], 0
+    for left_out in (30, 5):
+        before = len(proxy.requests("query"))
+        proxy.holding_replies = True
+        echo.delay()
+        # It is no longer in the queue, and its reply does not come.
+        until(lambda before=before: len(proxy.requests("query")) > before, "the first is on its way")
+        for _ in range(10 + left_out):
+            echo.delay()
+        proxy.holding_replies = False
+        assert app.backend.sent.flush(TIMEOUT)
+        stored += 11
+        assert len(tasks(app)) == stored
+    told = [record.getMessage() for record in caplog.records if "stored as PENDING" in record.getMessage()]
+    text = "%d tasks were sent, but not stored as PENDING: 10 were waiting to be stored"
+    assert told == [text % 30, text % 5]
+
+
+ENDS = """
+import logging, sys
+from celery import Celery
+logging.basicConfig()
+app = Celery("sender", backend="surrealdb", broker="memory://", set_as_current=False)
+app.conf.update(surrealdb_url=sys.argv[1], surrealdb_track_sent=True, surrealdb_timeout=60)
+app.send_task("echo")
+"""
+
+
+def test_a_process_that_ends_says_what_is_not_stored(proxy: Proxy) -> None:
+    """A process does not wait longer than a moment for a database that says nothing, and says what was not stored."""
+    proxy.ignoring = True
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS, proxy.url], capture_output=True, text=True, timeout=TIMEOUT, check=True
+    )
+    assert "1 tasks were sent, but not stored as PENDING: the process ends" in done.stderr
 
 
 def test_a_later_state_stays(app_with: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch) -> None:
