@@ -162,7 +162,7 @@ def test_only_the_indexed_field_stands_beside_a_limit() -> None:
         cleanup_statements.DELETE_FOUND,
         cleanup_statements.SHORTEN,
         cleanup_statements.END_NOW,
-        cleanup_statements.SURVEY_IDS,
+        cleanup_statements.survey_ids(),
         *(
             make("task")
             for make in (
