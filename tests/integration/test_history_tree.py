@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from celery import Celery, chain, chord, group
+from celery.backends.base import Backend
 
 from surrealdb_celery_backend.errors import ResultNotFound
 from surrealdb_celery_backend.results import Results, TaskNode
@@ -224,18 +225,21 @@ def test_chords_and_failed_chains_in_a_group_as_celery_sends_them(app: Celery, r
     def fail() -> None:
         raise ValueError
 
-    fails = chain(done.si(), fail.si(), done.si(), group(done.si(), done.si()), done.si())
+    rest = [done.si(), done.si()]
+    if hasattr(Backend, "_fail_chain"):
+        # Since Celery 5.7 a chord that never runs fails with its body.
+        rest[1:1] = [group(done.si(), done.si())]
+    fails = chain(done.si(), fail.si(), *rest)
     with worker(app):
         sent = group(fails, chain(group(done.si(), done.si()), done.si()), done.si()).apply_async()
         for member in sent.results:
             member.get(timeout=TIMEOUT, propagate=False)
     stored = app.backend.connection.run("SELECT VALUE task_id FROM task")
     trees = [results.tree(each) for each in stored]
-    # Of the chord that never ran its body has a result.
     assert {(str(tree.states), tree.complete, len(tree.root)) for tree in trees} == {
         (str(trees[0].states), True, len(stored))
     }
-    assert trees[0].states == {"SUCCESS": 5, "FAILURE": len(stored) - 5}
+    assert trees[0].states == {"SUCCESS": 5, "FAILURE": 1 + len(rest)}
     assert len({tree.root.id for tree in trees}) == 1
 
 
