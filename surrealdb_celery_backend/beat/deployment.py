@@ -82,6 +82,12 @@ def _is_gone(record: Mapping[str, Any], code: Code, app_name: str | None) -> boo
     return name not in code.mistakes and not is_of_another_app(record, app_name)
 
 
+def _is_edited(change: Mapping[str, Any], stored: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a change was not written because the record is another one by now."""
+    record = stored.get(str(change["entry"]))
+    return record is not None and record.get(SAID) != change["code"] and record.get("revision") != change["revision"]
+
+
 class Deployment:
     """Brings the table in line with the code.
 
@@ -191,9 +197,12 @@ class Deployment:
             if fields or said_of(record) != kept:
                 whole = {name: {**record, **fields}.get(name) for name in statements.SCHEDULE_FIELDS}
                 by = "code" if fields else None
-                changes.append({"entry": record["id"], "fields": whole, "code": kept, "by": by})
+                read = {"entry": record["id"], "revision": record.get("revision")}
+                changes.append({**read, "fields": whole, "code": kept, "by": by})
         stored = {str(record["id"]): record for record in self._store.take_code(changes)}
-        return [stored.get(str(record["id"]), record) for record in records]
+        records = [stored.get(str(record["id"]), record) for record in records]
+        # Somebody edited one of them between being read and being written: what the code has for it is seen to again.
+        return self._with_new_code(records, code) if any(_is_edited(each, stored) for each in changes) else records
 
     def _new_record(self, entry: ScheduleEntry) -> dict[str, Any]:
         now = self._clock.now()

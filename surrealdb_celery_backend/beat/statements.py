@@ -230,11 +230,11 @@ def insert_schedules(table: str) -> str:
 
 
 _TAKEN = ", ".join(f"{name} = $each.fields.{name}" for name in SCHEDULE_FIELDS if name not in ("name", "source"))
-#: Parameters: taken (entry, fields, code, by), entries. Fields that are not given are removed. The last value: the
-#: entries read back.
+#: Parameters: taken (entry, revision, fields, code, by), entries. An entry that was edited since it was read stays as it
+#: is. Fields that are not given are removed. The last value: the entries read back.
 TAKE_CODE = (
     f"FOR $each IN $taken {{ UPDATE $each.entry SET {_TAKEN}, code = $each.code, edited_by = $each.by ?? changed_by "
-    "RETURN NONE };"
+    "WHERE revision = $each.revision RETURN NONE };"
     "SELECT * FROM $entries WHERE id IS NOT NONE"
 )
 

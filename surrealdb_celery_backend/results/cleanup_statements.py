@@ -164,10 +164,10 @@ SHORTEN = (
     "AND expires_at > date_done + (IF status = 'FAILURE' { $failure } ELSE { $success }) RETURN VALUE true) ?? [];"
     "RETURN array::len($changed)"
 )
-#: Let finished tasks end now, unless they ended again since. Parameters: ids, done_by (a datetime). The value is how
-#: many were changed.
+#: Let finished tasks end now, unless they run again or ended again since. Parameters: ids, done_by (a datetime). The value
+#: is how many were changed.
 END_NOW = (
     "LET $now = time::now();"
-    "LET $changed = (UPDATE $ids SET expires_at = $now WHERE date_done <= $done_by RETURN VALUE true) ?? [];"
+    "LET $changed = (UPDATE $ids SET expires_at = $now WHERE date_done.is_datetime() AND date_done <= $done_by RETURN VALUE true) ?? [];"
     "RETURN array::len($changed)"
 )

@@ -166,8 +166,10 @@ _ADDED = {
     "s": "['started_at',time::now()-$s]",
     # Its run, see runs.py.
     "u": "['run',$u]",
-    # One more attempt, as pairs.
-    "a": f"['attempts', array::append(attempts ?? [], {_ATTEMPT})]",
+    # One more attempt, as pairs. A run stores one: the second is the same again, after its reply was lost. Not an IF, out
+    # of which 3.2 takes no list.
+    "a": "['attempts',array::concat(attempts ?? [],"
+    f"(!(status='RETRY' AND run IS NOT NONE AND run=$u) AND [{_ATTEMPT}]) OR [])]",
     # True: the task was retried, so its attempts stay.
     "k": "['attempts',attempts]",
 }
@@ -199,6 +201,8 @@ _YIELDS_TO_READY = f"status!='SUCCESS' OR {_GONE}"
 #: message of the run that ended; a later run, after a FAILURE or a revoke, is another matter (see runs.py).
 _YIELDS_TO_UNREADY = f"status NOT IN ['SUCCESS', 'FAILURE', 'REVOKED'] OR {_GONE}"
 _YIELDS_TO_LATER_RUN = f"{_YIELDS_TO_UNREADY} OR (status!='SUCCESS' AND run IS NOT NONE AND $u!=run AND $u[0]>=run[0])"
+#: What a retry may replace: not what the next run says, which may come first. Celery sends a retry before it stores it.
+_YIELDS_TO_RETRY = f"({_YIELDS_TO_LATER_RUN}) AND (run IS NONE OR run[0]<=$u[0] OR {_GONE})"
 
 
 def _replace(names: tuple[str, ...], *, ready: bool, fields: str) -> str:
@@ -213,7 +217,9 @@ def _replace(names: tuple[str, ...], *, ready: bool, fields: str) -> str:
 def _yields(names: tuple[str, ...], *, ready: bool) -> str:
     if ready:
         return _YIELDS_TO_READY
-    return _YIELDS_TO_LATER_RUN if "u" in names else _YIELDS_TO_UNREADY
+    if "u" not in names:
+        return _YIELDS_TO_UNREADY
+    return _YIELDS_TO_RETRY if "a" in names else _YIELDS_TO_LATER_RUN
 
 
 @lru_cache(maxsize=256)
@@ -239,8 +245,8 @@ def store_task_explained(names: tuple[str, ...], ready: bool) -> str:
     Two values: the status, as above, and of the record that is there, if there is one, whether it yields. Where it
     does, or where there is none, the user may not write.
 
-    Celery sends a retry before it stores that there is one. Where the next run has ended already, its end stays, and the
-    attempt is added to it.
+    Celery sends a retry before it stores that there is one. Where the next run has stored a state already, that stays, and
+    the attempt is added to it.
 
     Args:
         names: The names of the parameters.

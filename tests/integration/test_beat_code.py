@@ -11,6 +11,7 @@ import pytest
 from celery.schedules import crontab, schedstate, schedule
 
 from surrealdb_celery_backend.beat import ScheduleEntry
+from surrealdb_celery_backend.beat.store import EntryStore
 from surrealdb_celery_backend.errors import InvalidSchedule
 from tests.support.beats import Beats, due_at, tick_until_idle
 
@@ -243,6 +244,46 @@ def test_a_paused_entry_takes_new_code_and_stays_paused(beats: Beats) -> None:
     with beats.schedules() as schedules:
         schedules.pause("a")
     beats.start(entry_of(beats, schedule=60)).close()
+    record = beats.records()["a"]
+    assert (record["active"], record["schedule"]) == (False, {"timedelta": 60})
+
+
+def test_an_edit_in_the_moment_of_a_deployment_stays(beats: Beats, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody pauses an entry between beat's reading and its writing what is new in the code: both are there then."""
+    beats.start(entry_of(beats)).close()
+    take_code = EntryStore.take_code
+
+    def overtaken(store: EntryStore, taken: Any) -> Any:
+        monkeypatch.undo()
+        with beats.schedules() as schedules:
+            schedules.change("a", active=False, description="not today")
+        return take_code(store, taken)
+
+    monkeypatch.setattr(EntryStore, "take_code", overtaken)
+    scheduler = beats.start(entry_of(beats, schedule=60, description="of the code"))
+    record = beats.records()["a"]
+    assert (record["active"], record["description"], record["schedule"]) == (False, "not today", {"timedelta": 3600})
+    assert not scheduler.schedule["a"].active
+    scheduler.close()
+    # It is known which code the edit was made over, so what the code says anew is not taken for the edit's.
+    with beats.schedules() as schedules:
+        schedules.change("a", active=True)
+    assert beats.start(entry_of(beats, schedule=60, description="of the code")).schedule["a"].description == "not today"
+
+
+def test_a_pause_in_the_moment_of_a_deployment_stays(beats: Beats, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry that somebody pauses in between takes the new code all the same, and stays paused."""
+    beats.start(entry_of(beats)).close()
+    take_code = EntryStore.take_code
+
+    def overtaken(store: EntryStore, taken: Any) -> Any:
+        monkeypatch.undo()
+        with beats.schedules() as schedules:
+            schedules.pause("a")
+        return take_code(store, taken)
+
+    monkeypatch.setattr(EntryStore, "take_code", overtaken)
+    beats.start(entry_of(beats, schedule=60))
     record = beats.records()["a"]
     assert (record["active"], record["schedule"]) == (False, {"timedelta": 60})
 

@@ -367,6 +367,30 @@ def test_the_newest_of_a_name_are_kept(app_with: Callable[..., Celery], expires:
     assert app.backend.cleanup().total == 0
 
 
+def test_a_surplus_task_that_runs_again_meanwhile(
+    app_with: Callable[..., Celery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task of which enough newer results are kept is run again after it was found: what it says now is not deleted."""
+    app = app_with(result_extended=False, surrealdb_retention={"few": {"keep": 1}})
+    backend = app.backend
+    for number in range(3):
+        task_id = f"few-{number}"
+        backend.store_result(task_id, failure("builtin"), states.FAILURE, request=request(task_id, task="few"))
+    end_now = cleanup_statements.END_NOW
+    run = backend.connection.run
+
+    def overtaken(text: str, /, **variables: Any) -> Any:
+        if text == end_now:
+            again = request("few-0", task="few", retries=1)
+            backend.store_result("few-0", None, states.STARTED, request=again)
+        return run(text, **variables)
+
+    monkeypatch.setattr(backend.connection, "run", overtaken)
+    assert backend.cleanup().records == {"task": 1}
+    assert ids(app) == {"few-0", "few-2"}
+    assert app.AsyncResult("few-0").state == states.STARTED
+
+
 # -- seeing it before -------------------------------------------------------------------------------
 
 

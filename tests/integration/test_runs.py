@@ -135,3 +135,32 @@ def test_a_retry_that_is_stored_after_the_next_run(app: Celery, end: str, extend
         assert record["status"] == end
         assert [attempt["retries"] for attempt in record["attempts"]] == [0, 1]
         assert {attempt["error"]["message"] for attempt in record["attempts"]} == {states.RETRY}
+
+
+@pytest.mark.parametrize("state", UNFINISHED)
+def test_a_retry_that_is_stored_while_the_next_run_runs(app: Celery, state: str) -> None:
+    """What the next run says of itself stays, and the attempt is kept, until the end."""
+    store(app, states.STARTED, run(0))
+    store(app, state, run(1, "second"))
+    store(app, states.RETRY, run(0))
+    (record,) = app.backend.connection.run("SELECT status, run, attempts FROM task")
+    assert (record["status"], record["run"]) == (state, [1, "second"])
+    assert {attempt["retries"] for attempt in record["attempts"]} == {0, *([1] if state == states.RETRY else [])}
+    store(app, states.SUCCESS, run(2))
+    (after,) = app.backend.connection.run("SELECT status, attempts FROM task")
+    assert after == {"status": states.SUCCESS, "attempts": record["attempts"]}
+
+
+@pytest.mark.parametrize("next_message", ["second", "first"])
+def test_a_retry_whose_reply_was_lost(app: Celery, next_message: str) -> None:
+    """A retry that is stored a second time, because nobody knows of the first, is one attempt."""
+    for _ in range(2):
+        store(app, states.RETRY, run(0))
+    for _ in range(2):
+        store(app, states.RETRY, run(1, next_message))
+    (record,) = app.backend.connection.run("SELECT status, attempts FROM task")
+    assert [attempt["retries"] for attempt in record["attempts"]] == [0, 1]
+    # The same message, delivered again, is another attempt.
+    store(app, states.RETRY, run(1, next_message, redelivered=True))
+    (record,) = app.backend.connection.run("SELECT status, attempts FROM task")
+    assert [attempt["retries"] for attempt in record["attempts"]] == [0, 1, 1]

@@ -288,11 +288,11 @@ class EntryStore:
                 raise denied(self._settings, "create", self._removed)
 
     def take_code(self, taken: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Write what code says to records that code put there.
+        """Write what code says to records that code put there, unless they were edited since they were read.
 
         Args:
-            taken: For each record its id, as ``entry``, all its ``fields``, what is kept of the ``code``, and
-                who it is changed ``by``, or None where only the latter changes.
+            taken: For each record its id, as ``entry``, the ``revision`` that was read, all its ``fields``, what is
+                kept of the ``code``, and who it is changed ``by``, or None where only the latter changes.
 
         Returns:
             The records as they are stored.
@@ -304,8 +304,10 @@ class EntryStore:
         for part in parts(taken, WRITES_AT_ONCE):
             records = [each["entry"] for each in part]
             *_, found = self._connection.run_all(statements.TAKE_CODE, taken=list(part), entries=records)
-            kept = {str(record["id"]): record.get("code") for record in found or []}
-            if kept and all(kept.get(str(each["entry"])) != each["code"] for each in part):
+            given = {str(each["entry"]): each for each in part}
+            there = [(record, given[str(record["id"])]) for record in found or []]
+            is_taken = any(record.get("code") == each["code"] for record, each in there)
+            if not is_taken and any(record.get("revision") == each["revision"] for record, each in there):
                 raise denied(self._settings, "update", self._table)
             stored += found or []
         return stored
