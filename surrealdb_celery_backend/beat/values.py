@@ -31,7 +31,11 @@ SHOWN = 100
 
 
 def _representation(most: int) -> reprlib.Repr:
-    """Return what represents values with escapes for control characters, and of long ones a part."""
+    """Return what represents values with escapes for control characters, and of long ones a part.
+
+    Args:
+        most: The most characters of a text; a third as many members of a container.
+    """
     short = reprlib.Repr()
     for name in ("maxdict", "maxlist", "maxtuple", "maxset", "maxfrozenset", "maxdeque", "maxarray", "maxlong"):
         setattr(short, name, most // 3)

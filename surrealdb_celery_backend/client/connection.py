@@ -215,7 +215,12 @@ class Connection:
             raise self._error(failure) from cause
 
     def _is_suspect(self, failure: Failure, reconnects: int) -> bool:
-        """Whether a failure is the transport's fault, or may be."""
+        """Whether a failure is the transport's fault, or may be.
+
+        Args:
+            failure: The failure.
+            reconnects: How many new transports the call has had.
+        """
         if failure.remedy is Remedy.RECONNECT:
             # Out of time: the transport may well be good, and others wait on it; where it is not, it knows that.
             return failure.error is not errors.RequestTimedOut

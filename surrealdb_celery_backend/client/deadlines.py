@@ -2,6 +2,8 @@
 
 A caller that may not wait sets one around what it calls; every call made in between ends in time. A deadline
 belongs to the thread or greenlet that set it.
+
+In all of this library a `deadline` is a moment of `time.monotonic()`, and a `timeout` is a number of seconds.
 """
 
 from __future__ import annotations

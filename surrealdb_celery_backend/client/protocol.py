@@ -298,7 +298,12 @@ class RPCProtocol:
                 pending.event.set()
 
     def _refuse(self, size: int, beginning: bytes) -> None:
-        """A reply is too large: its own request ends with that error, where it can be told, the others go on elsewhere."""
+        """A reply is too large: its own request ends with that error, where it can be told, the others go on elsewhere.
+
+        Args:
+            size: Its length in bytes.
+            beginning: Its first bytes, in which the id of the request is.
+        """
         found = _ID_FIRST.match(beginning)
         pending = self.pending.get(found[1].decode()) if found else None
         if pending is None and len(self.pending) == 1:

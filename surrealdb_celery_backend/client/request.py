@@ -186,6 +186,10 @@ def _timed_out(method: str) -> Failure:
 
 
 def _let_others_write(conflicts: int) -> None:
-    """Pause before a retry: exponential back-off with full jitter."""
+    """Pause before a retry: exponential back-off with full jitter.
+
+    Args:
+        conflicts: How many conflicts the request has met.
+    """
     ceiling = min(CONFLICT_PAUSE_FIRST * 1.3**conflicts, CONFLICT_PAUSE_LAST)
     time.sleep(random.uniform(0, ceiling))  # noqa: S311 - jitter, not a secret

@@ -148,7 +148,11 @@ class Session:
         return version
 
     def _use(self, version: tuple[int, int] | None) -> None:
-        """Choose namespace and database, and see that the server took these and no others."""
+        """Choose namespace and database, and see that the server took these and no others.
+
+        Args:
+            version: The server's, major and minor; None where it did not say.
+        """
         wanted = [self._options.namespace, self._options.database]
         answer = self._request("use", wanted)
         taken: Any = wanted

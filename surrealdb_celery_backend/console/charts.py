@@ -52,12 +52,24 @@ def over_time(stats: RecentStats, step_text: str, zone: str) -> bytes:
 
 
 def runtime(stats: RecentStats, step_text: str, zone: str) -> bytes:
-    """How long tasks ran, by name."""
+    """How long tasks ran, by name.
+
+    Args:
+        stats: The figures.
+        step_text: As of :func:`over_time`; not shown here.
+        zone: Likewise.
+    """
     return _by_name(stats, "runtime", "Run time, seconds")
 
 
 def queue_time(stats: RecentStats, step_text: str, zone: str) -> bytes:
-    """How long tasks waited, by name."""
+    """How long tasks waited, by name.
+
+    Args:
+        stats: The figures.
+        step_text: As of :func:`over_time`; not shown here.
+        zone: Likewise.
+    """
     return _by_name(stats, "queue_time", "Queue time, seconds")
 
 

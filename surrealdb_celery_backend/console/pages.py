@@ -78,7 +78,14 @@ class Pages:
         self._templates.globals.update(CSRF_FIELD=CSRF_FIELD)
 
     def render(self, request: Request, template: str, *, status: int = 200, **context: Any) -> Response:
-        """Answer with a page."""
+        """Answer with a page.
+
+        Args:
+            request: The request.
+            template: The file of the template.
+            status: The HTTP status.
+            **context: What the template shows.
+        """
         text = self._templates.get_template(template).render(
             request=request,
             options=self.options,
@@ -110,7 +117,13 @@ def visitor_of(request: Request) -> Visitor:
 
 
 def link(request: Request, name: str, /, **query: Any) -> str:
-    """The path of a page, wherever the console is mounted, with a query."""
+    """The path of a page, wherever the console is mounted, with a query.
+
+    Args:
+        request: The request.
+        name: The page, by the name of its route.
+        **query: The query, without what is None; a name that ends in `_` is a part of the path.
+    """
     path = {key[:-1]: value for key, value in query.items() if key.endswith("_")}
     url = request.url_for(name, **path)
     given = {key: value for key, value in query.items() if not key.endswith("_") and value is not None}
@@ -120,7 +133,14 @@ def link(request: Request, name: str, /, **query: Any) -> str:
 
 
 def back(request: Request, name: str, done: str, /, **query: Any) -> Response:
-    """Answer an action: the page shows what was done."""
+    """Answer an action: the page shows what was done.
+
+    Args:
+        request: The request.
+        name: The page to go to, by the name of its route.
+        done: What was done: a key of :data:`DONE`.
+        **query: As of :func:`link`.
+    """
     return RedirectResponse(link(request, name, done=done, **query), status_code=303)
 
 

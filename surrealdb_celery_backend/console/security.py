@@ -192,5 +192,11 @@ def _unknown(options: ConsoleOptions) -> Response:
 
 
 def audit(visitor: Visitor, action: str, subject: str) -> None:
-    """Write down who did what; control characters of names stay visible."""
+    """Write down who did what; control characters of names stay visible.
+
+    Args:
+        visitor: Who.
+        action: What, such as `export`.
+        subject: The ids or the name of what it was done to.
+    """
     logger.info("console: %s %s %s", visitor.name.encode("unicode_escape").decode(), action, ascii(subject))

@@ -107,7 +107,12 @@ def summary_fields(task: TaskSummary) -> dict[str, Any]:
 
 
 def detail_fields(task: TaskDetail, longest: int) -> dict[str, Any]:
-    """A task with all that is known of it, as JSON shows it; what is no JSON is shown as text."""
+    """A task with all that is known of it, as JSON shows it; what is no JSON is shown as text.
+
+    Args:
+        task: The task.
+        longest: How many characters of JSON a value may have; a longer one is shown as text, cut to that.
+    """
     fields = summary_fields(task)
     for name in ("args", "kwargs", "result", "meta"):
         if name in fields:

@@ -324,7 +324,12 @@ def progress_of(meta: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _as_texts(value: Any, depth: int = DEEPEST) -> Any:
-    """A sender's value with texts for what is no value of JSON's types; what is no plain value stays."""
+    """A sender's value with texts for what is no value of JSON's types; what is no plain value stays.
+
+    Args:
+        value: The value.
+        depth: How many levels of containers are looked into.
+    """
     if isinstance(value, (datetime, date, time_of_day)):
         return value.isoformat()
     if isinstance(value, (Decimal, UUID)) or (isinstance(value, (int, float)) and native(value) is None):

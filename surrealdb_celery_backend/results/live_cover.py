@@ -1,4 +1,7 @@
-"""Which of the results that are waited for a LIVE query brings, and what it is asked for next. Pure."""
+"""Which of the results that are waited for a LIVE query brings, and what it is asked for next.
+
+Pure: times are handed in, in seconds of the monotonic clock.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the LIVE query brings what it was asked for. Pure: times are handed in."""
+"""Whether the LIVE query brings what it was asked for. Pure: times are handed in, in seconds of the monotonic clock."""
 
 from __future__ import annotations
 

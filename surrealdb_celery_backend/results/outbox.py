@@ -172,6 +172,11 @@ class Outbox:
     def _failed(self, write: _Write | None, exc: Exception, pause: float) -> float:
         """Deal with a failure.
 
+        Args:
+            write: What could not be stored; None where the database was only asked whether it is there.
+            exc: The failure.
+            pause: How long to wait, in seconds.
+
         Returns:
             The pause before the next attempt, in seconds.
         """

@@ -1,6 +1,7 @@
 """When results that are waited for are looked for: early at first, then ever more rarely.
 
-How early, and how rarely, depends on whether a LIVE query brings the result anyway. Pure: times are handed in.
+How early, and how rarely, depends on whether a LIVE query brings the result anyway. Pure: times are handed in, in seconds of the
+monotonic clock.
 """
 
 from __future__ import annotations

@@ -142,7 +142,12 @@ class Redaction:
         return [MASK if position in masked else self._masked(value) for position, value in enumerate(args)]
 
     def _positions(self, name: str, number: int) -> set[int]:
-        """Which positional arguments have a name that is masked."""
+        """Which positional arguments have a name that is masked.
+
+        Args:
+            name: The task's name.
+            number: How many positional arguments there are.
+        """
         task = self._find_task(name)
         try:
             parameters = list(inspect.signature(task.run).parameters)

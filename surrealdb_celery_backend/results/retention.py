@@ -160,7 +160,13 @@ class Retention:
 
 
 def _own_rule(who: str, name: Any, given: dict[str, Any]) -> Rule:
-    """The rule of a task's attributes or a message's headers. A wrong one is left out: no result is lost for it."""
+    """The rule of a task's attributes or a message's headers. A wrong one is left out: no result is lost for it.
+
+    Args:
+        who: What has them, for the warning, such as `the task`.
+        name: Its name.
+        given: Their values by their names.
+    """
     asked: dict[str, Any] = {}
     for attribute, value in given.items():
         field = _ATTRIBUTES[attribute]

@@ -82,7 +82,13 @@ class Source(Protocol):
     def fetch_records(
         self, task_ids: Iterable[str], *, only_ready: bool = False, deadline: float | None = None
     ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Yield id and record of the tasks that exist."""
+        """Yield id and record of the tasks that exist.
+
+        Args:
+            task_ids: The tasks' ids.
+            only_ready: Leave out tasks that have not finished.
+            deadline: When the calls have to end, by the monotonic clock; None for the usual time limit.
+        """
         ...  # pragma: no cover
 
     def passes(self, error: BaseException) -> bool:

@@ -171,7 +171,13 @@ def _are_numbers(values: Iterable[object]) -> bool:
 
 
 def _mistake(written: Mapping[str, str], for_celery: Mapping[str, str], error: Exception) -> str:
-    """Say which field of a crontab is wrong: Celery's own message does not."""
+    """Say which field of a crontab is wrong: Celery's own message does not.
+
+    Args:
+        written: The fields as the user has them.
+        for_celery: The same fields as Celery takes them.
+        error: What Celery said of all of them together.
+    """
     for name, text in for_celery.items():
         try:
             celery_schedules.crontab(**{name: text})

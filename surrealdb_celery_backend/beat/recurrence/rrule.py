@@ -148,7 +148,13 @@ class RRule(Recurrence):
             moment, inclusive = self._change_of_the_clocks(moment, due, offset), True
 
     def _change_of_the_clocks(self, before: datetime, after: datetime, offset: timedelta) -> datetime:
-        """Return the first second with another offset, between a moment that has this one and one that has not."""
+        """Return the first second with another offset, between a moment that has this one and one that has not.
+
+        Args:
+            before: The moment that has it.
+            after: The moment that has not.
+            offset: The offset from UTC.
+        """
         before = before.replace(microsecond=0)
         while after - before > timedelta(seconds=1):
             middle = before + (after - before) // 2
@@ -248,7 +254,13 @@ def _rule(rule: str, start: datetime) -> dateutil_rrule.rrule:
 
 
 def _period_before(parts: Parts, start: datetime, wall: datetime) -> datetime:
-    """Return the start of a period shortly before a wall time, so that no search begins years ago."""
+    """Return the start of a period shortly before a wall time, so that no search begins years ago.
+
+    Args:
+        parts: The rule.
+        start: The start of its first period, a wall time.
+        wall: The wall time.
+    """
     if parts.frequency in PERIODS:
         length = PERIODS[parts.frequency] * parts.interval
         return start + max(0, (wall - start) // length - 1) * length

@@ -379,7 +379,12 @@ class Chords:
             raise
 
     def _finish(self, run: _Run, mean_size: int = 0) -> None:
-        """Mark the chord done and let its parts go. The body is out: a failure here is only untidy."""
+        """Mark the chord done and let its parts go. The body is out: a failure here is only untidy.
+
+        Args:
+            run: The run.
+            mean_size: Bytes of a part, about; 0 where that is not known.
+        """
         beside = self.host.expiring_group(run.group) if run.progress.nested else None
         try:
             self._retry(

@@ -153,7 +153,13 @@ class Actions:
         return str(sent.id)
 
     def revoke(self, task_ids: Iterable[str], *, terminate: bool, signal: str) -> list[str]:
-        """Ask all workers not to run tasks, or to end them."""
+        """Ask all workers not to run tasks, or to end them.
+
+        Args:
+            task_ids: The tasks' ids.
+            terminate: Whether to end those that run.
+            signal: The name of the signal that ends them.
+        """
         ids = list(dict.fromkeys(task_ids))
         for batch in _batches(ids):
             self._app.control.revoke(list(batch), terminate=terminate, signal=signal)
@@ -190,7 +196,14 @@ class Actions:
 
 
 def _plan(task_id: str, task: TaskDetail | None, edit: Edit, *, running: bool) -> Retry:
-    """Decide whether and how a task is sent again."""
+    """Decide whether and how a task is sent again.
+
+    Args:
+        task_id: Its id.
+        task: What is stored of it; None if nothing.
+        edit: What is to be different.
+        running: Whether one that has not ended may be sent again.
+    """
     if task is None:
         return Retry(task_id, refused="nothing is stored of it")
     planned = Retry(task_id, task.name, queue=edit.queue or task.queue)

@@ -78,7 +78,13 @@ class Totals:
     digest: Any = field(default_factory=hashlib.sha256)
 
     def add(self, table: str, records: int, digest: str) -> None:
-        """Take in a chunk."""
+        """Take in a chunk.
+
+        Args:
+            table: Its table.
+            records: How many records it has.
+            digest: Its checksum.
+        """
         self.counts[table] = self.counts.get(table, 0) + records
         self.digest.update(digest.encode())
 

@@ -255,7 +255,14 @@ class Walk:
         return (min(newest.end, max(self._now, newest.start)) - oldest.start).total_seconds()
 
     def _learn(self, span: float, found: int, read: int, wanted: int) -> None:
-        """Choose the next windows by what the last held."""
+        """Choose the next windows by what the last held.
+
+        Args:
+            span: How long the last were together, in seconds.
+            found: How many of their records matched.
+            read: How many records they held.
+            wanted: How many matches were missing.
+        """
         span = max(SHORTEST, span)
         if not read:
             self._width, self.pace = span, Pace(0.0, self.pace.limit)

@@ -273,7 +273,14 @@ class Recent:
             hour.take(slots, settled)
 
     def _read_all(self, first: datetime, now: datetime, fresh: _Slots, scan: Scan) -> None:
-        """Read all hours from one on in one pass through the table, where no index leads to an hour."""
+        """Read all hours from one on in one pass through the table, where no index leads to an hour.
+
+        Args:
+            first: The start of the first hour.
+            now: The database's time.
+            fresh: Takes what has ended too recently to be counted for good.
+            scan: The pass.
+        """
         old = time.monotonic() - RENEWED_AFTER
         starts = [first + HOUR * number for number in range((now - first) // HOUR + 1)]
         hours = {start: self._hours.get(start) or _Hour(start) for start in starts}

@@ -317,7 +317,13 @@ class _Looking:
     # -- without an index ------------------------------------------------------------------------------
 
     def scan(self, scan: Scan, text: str, cursor: Cursor | None) -> None:
-        """Find tasks in the whole table: all of it is read for each page, and the newest are kept."""
+        """Find tasks in the whole table: all of it is read for each page, and the newest are kept.
+
+        Args:
+            scan: Reads the table.
+            text: The statement for each of its pages.
+            cursor: Where the page of tasks before ended.
+        """
         since, until = self._filter.since, self._filter.until
         start, end = since or EPOCH, until or FAR
         variables = self._variables(cursor) | {
@@ -340,7 +346,13 @@ class _Looking:
     # -- tasks that have ended -------------------------------------------------------------------------
 
     def ready(self, cursor: Cursor | None, walk: Walk, index: tuple[str, str] | None) -> None:
-        """Find tasks that have ended, window by window."""
+        """Find tasks that have ended, window by window.
+
+        Args:
+            cursor: Where the page of tasks before ended.
+            walk: Chooses the windows.
+            index: A field whose value is known, and the index of it and `date_done`; None for the index of that alone.
+        """
         field, name = index or (None, None)
         while not walk.over and not self.done:
             windows = walk.windows()

@@ -114,7 +114,13 @@ class Group:
         self.queue_time = Durations(exact, step)
 
     def add(self, state: str, runtime: Any, queue_time: Any) -> None:
-        """Take in one task."""
+        """Take in one task.
+
+        Args:
+            state: Its state.
+            runtime: How long it ran, in seconds; anything else is left out.
+            queue_time: How long it waited, likewise.
+        """
         self.states[state] += 1
         if _is_number(runtime):
             self.runtime.add(float(runtime))

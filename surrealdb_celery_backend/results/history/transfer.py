@@ -132,7 +132,13 @@ class Transfer:
         return Exported(path, dict(totals.counts), path.stat().st_size, before)
 
     def _begun(self, path: Path, head: Head, *, resume: bool) -> tuple[Totals, tuple[str, Any] | None, int]:
-        """The contents of a file so far: its totals, the place behind its last chunk, and where that ends."""
+        """The contents of a file so far: its totals, the place behind its last chunk, and where that ends.
+
+        Args:
+            path: The file.
+            head: What the export is of; a file of something else is refused.
+            resume: Whether the file may be there.
+        """
         if not path.exists() or path.stat().st_size == 0:
             path.unlink(missing_ok=True)
             return Totals(), None, 0
@@ -268,7 +274,13 @@ class IdPages:
         self._runner = runner
 
     def of(self, table: str, wanted: Filter | None, after: Any) -> Iterator[tuple[list[Any], Any]]:
-        """Yield pages: rows of id, whether it matches and how large its encoded fields are; and the last id."""
+        """Yield pages: rows of id, whether it matches and how large its encoded fields are; and the last id.
+
+        Args:
+            table: The table's name, prefix included.
+            wanted: The tasks of interest; None for all records.
+            after: The id to begin behind.
+        """
         text = statements.id_page(None if wanted is None else wanted.terms)
         variables: dict[str, Any] = {"limit": IDS}
         if wanted is not None:
@@ -282,7 +294,13 @@ class IdPages:
                 return
 
     def starting_with(self, table: str, prefix: str, limit: int) -> list[str]:
-        """The first ids that are text and begin with a text."""
+        """The first ids that are text and begin with a text.
+
+        Args:
+            table: The table's name, prefix included.
+            prefix: The text.
+            limit: The most ids.
+        """
         texts = records_between(table, prefix, prefix + "\U0010ffff")
         rows: list[Any] = self._runner.run(statements.FIND_IDS, range=texts, limit=limit) or []
         return [record.id for record in rows if isinstance(record.id, str)]

@@ -112,7 +112,14 @@ class Workflows:
         return (field,) in indexes or (field, "date_done") in indexes
 
     def _look_for_others(self, roots: list[str], groups: list[str], reading: _Reading, most: int) -> bool:
-        """Find those that no task names, by their first task or their group. Returns whether all were looked at."""
+        """Find those that no task names, by their first task or their group. Returns whether all were looked at.
+
+        Args:
+            roots: The ids of first tasks.
+            groups: The ids of groups.
+            reading: The tasks that are known; takes those that are found.
+            most: How many records may be read.
+        """
         times = [
             each for task in reading.tasks.values() for each in (task.sent_at, task.started_at, task.date_done) if each
         ]
