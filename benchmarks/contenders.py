@@ -26,7 +26,7 @@ class Contender:
     :param label: what the table calls it.
     :param backend: ``result_backend``.
     :param settings: further settings of ``app.conf``.
-    :param celery: False for the SDK alone, without Celery.
+    :param celery: False where nobody can store a result through Celery.
     :param polled: True where ``get()`` looks for results in intervals.
     :param server_pid: the process of its server, where that is known: its CPU is counted.
     """
@@ -43,6 +43,11 @@ class Contender:
     def ours(self) -> bool:
         """Whether this is the backend that the benchmark is about."""
         return self.celery and self.backend.startswith("surrealdb")
+
+    @property
+    def stores(self) -> bool:
+        """Whether there are results at all."""
+        return self.backend != "disabled://"
 
     @property
     def port(self) -> int:
@@ -95,6 +100,11 @@ def postgres(url: str) -> Contender:
         {"database_table_names": names},
         polled=True,
     )
+
+
+def nothing() -> Contender:
+    """Celery without results: what sending and running a task takes by itself."""
+    return Contender("nothing", "no results", "disabled://", celery=False)
 
 
 def request_of(task_id: str, reply_to: str = "") -> Context:

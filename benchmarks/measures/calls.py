@@ -43,7 +43,7 @@ class Calls(Measure):
         return rows
 
     def applies(self, contender: Contender) -> bool:
-        return True
+        return contender.stores
 
     def sample(self, bench: Bench, contender: Contender) -> dict[str, float]:
         client, sizes, accounts = bench.client(contender), bench.sizes, bench.accounts(contender)

@@ -39,7 +39,12 @@ class EndToEnd(Measure):
             Row("child", "resident memory of a worker's child", "MiB", False),
         ]
 
+    def applies(self, contender: Contender) -> bool:
+        return contender.celery or not contender.stores
+
     def sample(self, bench: Bench, contender: Contender) -> dict[str, float]:
+        if not contender.stores:
+            return self._without_results(bench, contender)
         running = bench.worker(contender)
         add, total = running.app.tasks["bench.add"], running.app.tasks["bench.total"]
         tasks, header = bench.sizes.tasks, bench.sizes.header
@@ -64,3 +69,19 @@ class EndToEnd(Measure):
             **{f"cpu {role}": seconds / tasks * 1000 for role, seconds in cpu.items()},
             "cpu ours": (cpu["children"] + cpu["client"]) / tasks * 1000,
         }
+
+    @staticmethod
+    def _without_results(bench: Bench, contender: Contender) -> dict[str, float]:
+        """The CPU of sending and running the same tasks without results: no backend can get below it."""
+        running, tasks = bench.worker(contender), bench.sizes.tasks
+        accounts, add = bench.accounts(contender, running), running.app.tasks["bench.add"]
+        ran = running.ran()
+        gc.collect()
+        before = accounts.read()
+        group(add.s(number, 1) for number in range(tasks)).apply_async()
+        sent = accounts.read()
+        running.wait_for(ran + tasks)
+        # What the client used to ask whether all have run is not its work.
+        cpu = {**accounts.read(), "client": sent["client"]}
+        used = {f"cpu {role}": (cpu[role] - before[role]) / tasks * 1000 for role in ("children", "client")}
+        return {**used, "cpu ours": sum(used.values())}
