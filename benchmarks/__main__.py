@@ -33,7 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--engine", action="append", help=f"an engine of tests/engines; may be repeated (default: {DEFAULT_ENGINE})"
     )
-    parser.add_argument("--without", action="append", default=[], help="a contender to leave out: redis, postgres, raw, nothing")
+    parser.add_argument(
+        "--without", action="append", default=[], help="a contender to leave out: redis, postgres, raw, nothing"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios there, as .svg or .png")
     parser.add_argument("--show", type=Path, nargs="+", metavar="FILE", help="print runs that --json wrote, and end")

@@ -86,8 +86,8 @@ def markdown(reports: Sequence[Report]) -> str:
 
 
 def _table(reports: Sequence[Report], measure: str, rows: list[Row]) -> str:
-    first = reports[0]
-    taking_part = [each for each in first.contenders if each[0] in first.samples[measure]]
+    everybody = dict.fromkeys(each for report in reports for each in report.contenders)
+    taking_part = [each for each in everybody if any(each[0] in report.samples.get(measure, {}) for report in reports)]
     with_ratio = [row for row in rows if row.higher_is_better is not None]
     references = {row.reference for row in with_ratio} & {name for name, _ in taking_part}
     header = ["", *(label for _, label in taking_part)]

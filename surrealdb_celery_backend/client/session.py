@@ -33,12 +33,17 @@ class Session:
         requester: Sends its requests.
         transport: The transport that carries them.
         deadline: When it must be open, by the monotonic clock.
+
+    Attributes:
+        deadline: The same.
+        version: The server's, major and minor; None where it does not say, and of an engine inside this process.
     """
 
     def __init__(self, requester: Requester, transport: Transport, deadline: float) -> None:
         self._requester = requester
         self._transport = transport
-        self._deadline = deadline
+        self.deadline = deadline
+        self.version: tuple[int, int] | None = None
         self._options: Options = requester.options
         self._is_denial_told = False
 
@@ -52,17 +57,16 @@ class Session:
             RequestFailed: A step failed.
             SurrealDBBackendError: The server cannot be used.
         """
-        version: tuple[int, int] | None = None
         if not self._options.embedded:
             self._sign_in()
-            version = self._check_version()
+            self.version = self._check_version()
         try:
-            self._use(version)
+            self._use(self.version)
         except RequestFailed as failed:
             if failed.failure.error is not errors.DatabaseNotFound:
                 raise
             self._define_database()
-            self._use(version)
+            self._use(self.version)
         if prepare is not None:
             prepare(self)
 
@@ -103,7 +107,7 @@ class Session:
         return outcomes
 
     def _request(self, method: str, params: list[Any]) -> Any:
-        return self._requester.send(self._transport, method, params, self._deadline)
+        return self._requester.send(self._transport, method, params, self.deadline)
 
     def _sign_in(self) -> None:
         options = self._options

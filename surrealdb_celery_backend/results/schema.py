@@ -1,12 +1,13 @@
 """The tables of the results: how a session of the backend's is prepared.
 
-A table's indexes are created with it. Where there are many records already, creating an index reads all of them, for
-which no store can wait, and it is left to `celery surrealdb schema --apply`. SurrealDB can do it in the background, but an
-index whose building was interrupted by the end of the server counts as ready then, and finds only a part.
+A table's indexes are created with it. Where there are records already, others may write to it, and each index is
+built beside them: see `indexing`. Where there are many, creating one takes long, and it is left to
+`celery surrealdb schema --apply`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from celery.utils.log import get_logger
@@ -16,12 +17,14 @@ from ..client.request import RequestFailed
 from ..client.session import Prepare, Session
 from ..errors import StatementFailed
 from ..settings import Settings
-from . import statements
+from . import indexing, statements
 
 logger = get_logger(__name__)
 
 #: In a table with more records no index is created when a session is opened: so many take some 50 ms.
 FEW = 2_000
+#: How long opening a session waits for one index to be built, in seconds. Only a very slow server needs so much.
+LONGEST = 5.0
 #: Indexes of which this process has said that they are missing.
 _said: set[str] = set()
 
@@ -40,7 +43,7 @@ def preparation(settings: Settings) -> Prepare | None:
     indexes = statements.define_indexes(settings.prefix, settings.indexes)
     tables = [settings.table(name) for name in statements.TABLES]
     look = ";".join([*statements.define_tables(settings.prefix), *map(surrealql.describe_table, tables)])
-    of_texts = statements.define_text_indexes(settings.prefix) if "text" in settings.indexes.split(",") else ()
+    texts = "text" in settings.indexes.split(",")
 
     def prepare(session: Session) -> None:
         described = session.define(look)[-len(tables) :]
@@ -48,37 +51,59 @@ def preparation(settings: Settings) -> Prepare | None:
             there = (information.get("indexes") or {}) if isinstance(information, Mapping) else None
             if there is None:
                 continue  # the user may not look: what may not be defined has been said
-            missing = [index for index in indexes if index.table == name and index.name not in there]
-            texts = of_texts if name == statements.TASK and not set(statements.TEXT_INDEXES) <= there.keys() else ()
-            if not missing and not texts:
+            wanted = [index for index in indexes if index.table == name]
+            if texts and name == statements.TASK:
+                wanted += statements.define_text_indexes(settings.prefix, line_2=_is_of_line_2(session))
+            missing = [index for index in wanted if not indexing.is_complete(there.get(index.name))]
+            if not missing:
                 continue
             if session.define(statements.many_in(table, FEW))[0]:
-                _say(table, [index.name for index in missing] + list(statements.TEXT_INDEXES if texts else ()))
+                _say(table, "has many records and lacks", [index.name for index in missing])
                 continue
-            if missing:
+            if any(index.name in statements.TEXT_INDEXES for index in missing):
+                session.define(statements.DEFINE_ANALYZER)
+            if not there or _is_of_line_2(session):
+                # Of a new table: nobody who stores in it has not asked for the same before.
                 session.define(";".join(index.text for index in missing))
-            _define_first(session, texts)
+            else:
+                _build(session, missing, table)
 
     return prepare
 
 
-def _define_first(session: Session, texts: tuple[str, ...]) -> None:
-    """Define indexes of texts in the way of this engine's line."""
-    for one in texts:
+def _is_of_line_2(session: Session) -> bool:
+    if session.version is not None:
+        return session.version < (3, 0)
+    try:
+        session.define(statements.KNOWN_TO_2)
+    except (StatementFailed, RequestFailed):
+        return False
+    return True
+
+
+def _build(session: Session, missing: list[statements.Index], table: str) -> None:
+    """Build indexes beside those who write to the table; one that cannot be built hinders no store."""
+    left = []
+    for index in missing:
+        deadline = min(session.deadline, time.monotonic() + LONGEST)
         try:
-            session.define(one)
-        except (StatementFailed, RequestFailed):
-            continue  # the way of engines of the other line
-        break
+            is_built = indexing.build(session.define, index, table, deadline)
+        except StatementFailed as exc:
+            logger.warning("%s", exc)
+            is_built = False
+        if not is_built:
+            left.append(index.name)
+    if left:
+        _say(table, "has not yet built", left)
 
 
-def _say(table: str, missing: list[str]) -> None:
+def _say(table: str, what: str, missing: list[str]) -> None:
     names = ", ".join(missing)
     if names not in _said:
         _said.add(names)
         logger.warning(
-            "the table %r has many records and lacks %s: run `celery surrealdb schema --apply`; until then what "
-            "follows them reads the whole table",
+            "the table %r %s %s: run `celery surrealdb schema --apply`; until then what follows them reads the whole table",
             table,
+            what,
             names,
         )

@@ -120,28 +120,67 @@ _INDEXED = {
 
 #: The names of the indexes of texts.
 TEXT_INDEXES = ("task_text_message", "task_text_traceback")
+#: What the indexes of texts take words to be.
+DEFINE_ANALYZER = "DEFINE ANALYZER IF NOT EXISTS task_words TOKENIZERS class FILTERS lowercase"
+#: A call that SurrealDB 3 does not know under this name.
+KNOWN_TO_2 = "RETURN type::is::object({})"
 
 
 @lru_cache(maxsize=64)
-def define_text_indexes(prefix: str) -> tuple[str, str]:
-    """Index the words of error messages and tracebacks: as SurrealDB 3 has it, and as SurrealDB 2 has it.
+def define_text_indexes(prefix: str, *, line_2: bool) -> tuple[Index, ...]:
+    """Index the words of error messages and tracebacks; the analyzer is defined before.
 
     Args:
         prefix: The beginning of the tables' names.
+        line_2: As SurrealDB 2 has it; otherwise as SurrealDB 3 has it.
     """
-    full = quote(prefix + TASK)
-    analyzer = "DEFINE ANALYZER IF NOT EXISTS task_words TOKENIZERS class FILTERS lowercase"
-    three, two = (
-        ";".join(
-            [analyzer]
-            + [
-                f"DEFINE INDEX IF NOT EXISTS task_text_{name} ON {full} FIELDS {field} {kind} ANALYZER task_words BM25"
-                for name, field in (("message", "error.message"), ("traceback", "traceback"))
-            ]
+    full, kind = quote(prefix + TASK), "SEARCH" if line_2 else "FULLTEXT"
+    return tuple(
+        Index(
+            TASK,
+            name,
+            f"DEFINE INDEX IF NOT EXISTS {name} ON {full} FIELDS {field} {kind} ANALYZER task_words BM25",
         )
-        for kind in ("FULLTEXT", "SEARCH")
+        for name, field in zip(TEXT_INDEXES, ("error.message", "traceback"), strict=True)
     )
-    return three, two
+
+
+#: The comment of an index that is being built, or whose building was interrupted.
+UNFINISHED = "not built to its end"
+
+
+def build_beside_writers(index: Index, table: str) -> str:
+    """Begin to build an index, unless there is one of its name. For SurrealDB 3.
+
+    Args:
+        index: The index.
+        table: Its table, prefix included.
+
+    Returns:
+        Three statements; the second gives how far it is, the third the definitions of the table.
+    """
+    begin = f"{index.text} COMMENT '{UNFINISHED}' CONCURRENTLY"
+    return f"{begin}; INFO FOR INDEX {index.name} ON {quote(table)}; INFO FOR TABLE {quote(table)}"
+
+
+def finish_index(name: str, table: str) -> str:
+    """Say that an index is built to its end.
+
+    Args:
+        name: The index's name.
+        table: Its table, prefix included.
+    """
+    return f"ALTER INDEX IF EXISTS {quote(name)} ON {quote(table)} DROP COMMENT"
+
+
+def remove_index(name: str, table: str) -> str:
+    """Remove an index.
+
+    Args:
+        name: The index's name.
+        table: Its table, prefix included.
+    """
+    return f"REMOVE INDEX IF EXISTS {quote(name)} ON {quote(table)}"
 
 
 #: A sign of life.

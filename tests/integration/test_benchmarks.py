@@ -50,6 +50,22 @@ def test_a_run_counts_round_trips_and_prints_its_table(live_engine, redis_url, t
     assert "| round trips per store | 1.00 | 2.00 |" in result.stdout
 
 
+def test_what_celery_takes_without_results_stands_beside_it(live_engine, redis_url, tmp_path):
+    """A worker without results runs the same tasks, and its CPU is a column of its own: what no backend can get below."""
+    if live_engine.spec.name == "external":
+        pytest.skip("the benchmark starts an engine of its own")
+    written = tmp_path / "samples.json"
+    program = [sys.executable, "-m", "benchmarks", "--quick", "--repeat", "1", "--only", "end-to-end"]
+    options = ["--engine", str(live_engine.spec), "--without", "postgres", "--without", "redis", "--json", str(written)]
+    result = subprocess.run([*program, *options], cwd=CHECKOUT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    samples = json.loads(written.read_text())["samples"]["end-to-end"]
+    assert set(samples["nothing"]) == {"cpu children", "cpu client", "cpu ours"}
+    assert samples["nothing"]["cpu client"][0] > 0
+    assert set(samples["nothing"]) < set(samples["ours"])
+    assert re.search(r"\| CPU per task: client \| [0-9.]+ ms \| [0-9.]+ ms \|", result.stdout)
+
+
 def test_what_is_counted_stays_below_its_limits(live_engine):
     """Requests, bytes and calls of Python per store, fetch, join and header task: counts, which no load changes."""
     if live_engine.spec.name == "external":

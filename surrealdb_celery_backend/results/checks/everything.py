@@ -9,6 +9,7 @@ from ... import __version__
 from ...client import surrealql
 from ...errors import PermissionDenied
 from .. import statements
+from ..indexing import is_complete
 from .beat import check_beat
 from .database import check_clocks, check_connection, check_latency, check_rights, check_settings, made
 from .finding import Checked, Finding, Severity
@@ -79,7 +80,7 @@ def check_schema(backend: Checked) -> Finding:
         )
     indexes = (information or {}).get("indexes") or {}
     wanted = ["expires_at", *(name for name in backend.settings.indexes.split(",") if name and name != "text")]
-    missing = [f"task_{name}" for name in wanted if f"task_{name}" not in indexes]
+    missing = [f"task_{name}" for name in wanted if not is_complete(indexes.get(f"task_{name}"))]
     if missing:
         return Finding(
             "schema",

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from celery.utils.log import get_logger
 
 from ...client.values import FIRST_ID, RecordID, records_between
-from ...errors import PermissionDenied, StatementFailed
+from ...errors import PermissionDenied, ResultsUnavailable, StatementFailed
 from .. import statements as backend_statements
+from ..indexing import build, is_complete
 from ..replies import check_deleted
 from . import schema_statements, statements
 
@@ -96,16 +97,14 @@ class Schema:
     @cached_property
     def definitions(self) -> tuple[str, ...]:
         """The statements that create tables and indexes, as this server has them."""
-        settings = self._backend.settings
-        texts = backend_statements.define_schema(settings.prefix, settings.indexes).split(";")
-        if self._texts:
-            three, two = self._texts
-            texts += (two if self._is_of_line_2() else three).split(";")
-        return tuple(texts)
+        analyzer = (backend_statements.DEFINE_ANALYZER,) if self._has_texts else ()
+        indexes = (index.text for index in self._indexes)
+        return (*backend_statements.define_tables(self.prefix), *analyzer, *indexes)
 
+    @cached_property
     def _is_of_line_2(self) -> bool:
         try:
-            self._backend.connection.run(schema_statements.KNOWN_TO_2)
+            self._backend.connection.run(backend_statements.KNOWN_TO_2)
         except StatementFailed:
             return False
         return True
@@ -117,51 +116,61 @@ class Schema:
         for name in backend_statements.TABLES:
             info, _ = run(statements.describe_table(self._backend.settings.table(name)))
             there = (info or {}).get("indexes") or {}
-            missing += [index.name for index in self._indexes if index.table == name and index.name not in there]
-            if name == backend_statements.TASK and self._texts:
-                missing += [index for index in backend_statements.TEXT_INDEXES if index not in there]
+            wanted = (index.name for index in self._indexes if index.table == name)
+            missing += [index for index in wanted if not is_complete(there.get(index))]
         tasks = run(schema_statements.count_old(self._task, indexed=True))[-1] or 0
         groups = run(schema_statements.count_old(self._group, indexed=False))[-1] or 0
         counters = run(schema_statements.COUNT_OLD_COUNTERS, range=self._counters)[-1] or 0
         return SchemaState(self.definitions, tuple(missing), int(tasks), int(groups), int(counters))
 
     def apply(self, on_index: Callable[[str], Any] | None = None) -> None:
-        """Create what is missing. Safe to be done by several at once. An index of a large table takes minutes.
+        """Create what is missing, while workers store results. Safe to be done by several at once.
+
+        An index of a large table takes minutes. One whose building was interrupted is built anew.
 
         Args:
             on_index: Called before each index that is missing, with its name.
 
         Raises:
             PermissionDenied: The user may not define tables and indexes.
+            ResultsUnavailable: An index took more than an hour.
+            StatementFailed: The server cannot build one.
         """
-        settings, missing = self._backend.settings, set(self.state().missing)
-        for text in backend_statements.define_tables(settings.prefix):
-            self._define(text)
+        missing = set(self.state().missing)
+        self._define(";".join(backend_statements.define_tables(self.prefix)))
+        if missing & set(backend_statements.TEXT_INDEXES):
+            self._define(backend_statements.DEFINE_ANALYZER)
         for index in self._indexes:
             if index.name in missing:
                 if on_index is not None:
                     on_index(index.name)
-                self._define(index.text)
-        if missing & set(backend_statements.TEXT_INDEXES):
-            if on_index is not None:
-                on_index(", ".join(backend_statements.TEXT_INDEXES))
-            three, two = self._texts
-            self._define(two if self._is_of_line_2() else three)
+                self._build(index)
 
-    @property
+    @cached_property
+    def _has_texts(self) -> bool:
+        return "text" in self._backend.settings.indexes.split(",")
+
+    @cached_property
     def _indexes(self) -> tuple[backend_statements.Index, ...]:
-        settings = self._backend.settings
-        return backend_statements.define_indexes(settings.prefix, settings.indexes)
+        indexes = backend_statements.define_indexes(self.prefix, self._backend.settings.indexes)
+        if not self._has_texts:
+            return indexes
+        return indexes + backend_statements.define_text_indexes(self.prefix, line_2=self._is_of_line_2)
 
-    @property
-    def _texts(self) -> tuple[str, ...]:
-        settings = self._backend.settings
-        wanted = "text" in settings.indexes.split(",")
-        return backend_statements.define_text_indexes(settings.prefix) if wanted else ()
+    def _build(self, index: backend_statements.Index) -> None:
+        if self._is_of_line_2:
+            self._define(index.text)
+            return
+        deadline = time.monotonic() + LONGEST
+        if not build(self._define, index, self._backend.settings.table(index.table), deadline):
+            raise ResultsUnavailable(
+                f"the index {index.name} was not built within {LONGEST:g} s; the server goes on with it: look again with "
+                "`celery surrealdb schema`"
+            )
 
-    def _define(self, text: str) -> None:
+    def _define(self, text: str) -> list[Any]:
         try:
-            self._backend.connection.run_all(text, deadline=time.monotonic() + LONGEST)
+            return self._backend.connection.run_all(text, deadline=time.monotonic() + LONGEST)
         except PermissionDenied as exc:
             raise PermissionDenied(
                 f"the database user may not define tables and indexes ({exc}): run this as a user with the role "

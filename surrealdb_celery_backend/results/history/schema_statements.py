@@ -6,9 +6,6 @@ from functools import lru_cache
 
 from ...client.surrealql import RANGE, quote
 
-#: A call that SurrealDB 3 does not know under this name.
-KNOWN_TO_2 = "RETURN type::is::object({})"
-
 
 def _old(indexed: bool) -> str:
     """Records whose time is text. The bounds keep to the index, where there is one."""

@@ -11,6 +11,7 @@ from typing import Any
 from ...client.surrealql import NOW
 from ...client.values import EPOCH, RecordID
 from ...errors import InvalidFilter, PermissionDenied
+from ..indexing import is_complete
 from . import statements
 from .filters import Filter
 from .model import Page, TaskSummary
@@ -62,7 +63,7 @@ class TableFacts:
         indexes: dict[tuple[str, ...], str] = {}
         for name, definition in ((info or {}).get("indexes") or {}).items():
             fields = statements.fields_of_index(str(definition))
-            if fields is not None:
+            if fields is not None and is_complete(definition):
                 indexes[fields] = name
         return cls(indexes, now - began, time.monotonic())
 
