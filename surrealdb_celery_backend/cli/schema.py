@@ -21,12 +21,14 @@ def schema(results: Results, apply: bool, dry_run: bool) -> None:
     """Print the statements that create tables and indexes, beat's too, and what the database lacks of results' ones.
 
     Records that version 0.3.0 of this package wrote are found, and with --apply written as this version keeps them. Any
-    number of processes may do that at once, while workers run.
+    number of processes may do that at once, while workers run. The printed statements are for a new database: of what is
+    stored while one of them reads a table, SurrealDB 3 leaves some out of the index. --apply builds it whole.
     """
     from ..beat.statements import define_schedules
 
     found = results.schema.state()
     click.echo(f"-- surrealdb-celery-backend {__version__}: results")
+    click.echo("-- for a new database; where workers store already, only --apply builds whole indexes")
     for text in found.definitions:
         click.echo(f"{text};")
     click.echo("-- schedules, created by the first beat (celery beat -S surrealdb)")
