@@ -69,13 +69,15 @@ def build(ask: Ask, index: statements.Index, table: str, deadline: float) -> boo
         if status == "ready" and "initial" in building:
             ask(statements.finish_index(index.name, table))
             return True
-        if building != before:
+        is_the_same = building == before
+        if not is_the_same:
             before, since = building, time.monotonic()
-        if status in ("ready", "error", "aborted") or time.monotonic() - since > STALLED:
+        has_ended = is_the_same and status in ("ready", "error", "aborted")
+        if has_ended or time.monotonic() - since > STALLED:
             if attempts == MOST_ATTEMPTS:
                 reason = building.get("error") or "its building was interrupted each time"
                 raise StatementFailed(f"the index {index.name} of the table {table!r} cannot be built: {reason}")
-            attempts, since = attempts + 1, time.monotonic()
+            attempts, before, since = attempts + 1, None, time.monotonic()
             ask(statements.remove_index(index.name, table))
         if time.monotonic() + pause > deadline:
             return False
