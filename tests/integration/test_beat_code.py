@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from celery.schedules import crontab, schedstate, schedule
 
-from surrealdb_celery_backend.beat import ScheduleEntry
+from surrealdb_celery_backend.beat import ScheduleEntry, Schedules
 from surrealdb_celery_backend.beat.store import EntryStore
 from surrealdb_celery_backend.errors import InvalidSchedule
 from tests.support.beats import Beats, due_at, tick_until_idle
@@ -248,18 +249,23 @@ def test_a_paused_entry_takes_new_code_and_stays_paused(beats: Beats) -> None:
     assert (record["active"], record["schedule"]) == (False, {"timedelta": 60})
 
 
-def test_an_edit_in_the_moment_of_a_deployment_stays(beats: Beats, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody pauses an entry between beat's reading and its writing what is new in the code: both are there then."""
-    beats.start(entry_of(beats)).close()
+def overtake(beats: Beats, monkeypatch: pytest.MonkeyPatch, edit: Callable[[Schedules], Any]) -> None:
+    """Have somebody edit an entry once, between beat's reading and its writing what is new in the code."""
     take_code = EntryStore.take_code
 
     def overtaken(store: EntryStore, taken: Any) -> Any:
         monkeypatch.undo()
         with beats.schedules() as schedules:
-            schedules.change("a", active=False, description="not today")
+            edit(schedules)
         return take_code(store, taken)
 
     monkeypatch.setattr(EntryStore, "take_code", overtaken)
+
+
+def test_an_edit_in_the_moment_of_a_deployment_stays(beats: Beats, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody pauses an entry between beat's reading and its writing what is new in the code: both are there then."""
+    beats.start(entry_of(beats)).close()
+    overtake(beats, monkeypatch, lambda schedules: schedules.change("a", active=False, description="not today"))
     scheduler = beats.start(entry_of(beats, schedule=60, description="of the code"))
     record = beats.records()["a"]
     assert (record["active"], record["description"], record["schedule"]) == (False, "not today", {"timedelta": 3600})
@@ -274,15 +280,7 @@ def test_an_edit_in_the_moment_of_a_deployment_stays(beats: Beats, monkeypatch: 
 def test_a_pause_in_the_moment_of_a_deployment_stays(beats: Beats, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry that somebody pauses in between takes the new code all the same, and stays paused."""
     beats.start(entry_of(beats)).close()
-    take_code = EntryStore.take_code
-
-    def overtaken(store: EntryStore, taken: Any) -> Any:
-        monkeypatch.undo()
-        with beats.schedules() as schedules:
-            schedules.pause("a")
-        return take_code(store, taken)
-
-    monkeypatch.setattr(EntryStore, "take_code", overtaken)
+    overtake(beats, monkeypatch, lambda schedules: schedules.pause("a"))
     beats.start(entry_of(beats, schedule=60))
     record = beats.records()["a"]
     assert (record["active"], record["schedule"]) == (False, {"timedelta": 60})
