@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..client.request import RequestFailed
 from ..errors import StatementFailed
 from . import statements
 
@@ -37,6 +38,19 @@ def is_complete(definition: Any) -> bool:
         definition: As `INFO FOR TABLE` gives it; None where there is none.
     """
     return definition is not None and statements.UNFINISHED not in str(definition)
+
+
+def is_of_line_2(ask: Ask) -> bool:
+    """Tell whether a server is SurrealDB 2, by what it knows.
+
+    Args:
+        ask: Sends the statements.
+    """
+    try:
+        ask(statements.KNOWN_TO_2)
+    except (StatementFailed, RequestFailed):
+        return False
+    return True
 
 
 def build(ask: Ask, index: statements.Index, table: str, deadline: float) -> bool:

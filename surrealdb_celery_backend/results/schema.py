@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from celery.utils.log import get_logger
 
 from ..client import surrealql
-from ..client.request import RequestFailed
 from ..client.session import Prepare, Session
 from ..errors import StatementFailed
 from ..settings import Settings
@@ -43,7 +42,10 @@ def preparation(settings: Settings) -> Prepare | None:
     indexes = statements.define_indexes(settings.prefix, settings.indexes)
     tables = [settings.table(name) for name in statements.TABLES]
     look = ";".join([*statements.define_tables(settings.prefix), *map(surrealql.describe_table, tables)])
-    texts = "text" in settings.indexes.split(",")
+    if "text" in settings.indexes.split(","):
+        # Their names are those of both lines.
+        indexes += statements.define_text_indexes(settings.prefix, line_2=False)
+    texts_of_line_2 = {index.name: index for index in statements.define_text_indexes(settings.prefix, line_2=True)}
 
     def prepare(session: Session) -> None:
         described = session.define(look)[-len(tables) :]
@@ -51,18 +53,20 @@ def preparation(settings: Settings) -> Prepare | None:
             there = (information.get("indexes") or {}) if isinstance(information, Mapping) else None
             if there is None:
                 continue  # the user may not look: what may not be defined has been said
-            wanted = [index for index in indexes if index.table == name]
-            if texts and name == statements.TASK:
-                wanted += statements.define_text_indexes(settings.prefix, line_2=_is_of_line_2(session))
+            wanted = (index for index in indexes if index.table == name)
             missing = [index for index in wanted if not indexing.is_complete(there.get(index.name))]
             if not missing:
                 continue
             if session.define(statements.many_in(table, FEW))[0]:
                 _say(table, "has many records and lacks", [index.name for index in missing])
                 continue
-            if any(index.name in statements.TEXT_INDEXES for index in missing):
+            has_texts = any(index.name in texts_of_line_2 for index in missing)
+            line_2 = (has_texts or bool(there)) and _is_of_line_2(session)
+            if has_texts:
                 session.define(statements.DEFINE_ANALYZER)
-            if not there or _is_of_line_2(session):
+            if line_2:
+                missing = [texts_of_line_2.get(index.name, index) for index in missing]
+            if not there or line_2:
                 # Of a new table: nobody who stores in it has not asked for the same before.
                 session.define(";".join(index.text for index in missing))
             else:
@@ -74,11 +78,7 @@ def preparation(settings: Settings) -> Prepare | None:
 def _is_of_line_2(session: Session) -> bool:
     if session.version is not None:
         return session.version < (3, 0)
-    try:
-        session.define(statements.KNOWN_TO_2)
-    except (StatementFailed, RequestFailed):
-        return False
-    return True
+    return indexing.is_of_line_2(session.define)
 
 
 def _build(session: Session, missing: list[statements.Index], table: str) -> None:

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from celery.utils.log import get_logger
 
 from ...client.values import FIRST_ID, RecordID, records_between
-from ...errors import PermissionDenied, ResultsUnavailable, StatementFailed
+from ...errors import PermissionDenied, ResultsUnavailable
 from .. import statements as backend_statements
-from ..indexing import build, is_complete
+from ..indexing import build, is_complete, is_of_line_2
 from ..replies import check_deleted
 from . import schema_statements, statements
 
@@ -103,11 +103,7 @@ class Schema:
 
     @cached_property
     def _is_of_line_2(self) -> bool:
-        try:
-            self._backend.connection.run(backend_statements.KNOWN_TO_2)
-        except StatementFailed:
-            return False
-        return True
+        return is_of_line_2(self._backend.connection.run_all)
 
     def state(self) -> SchemaState:
         """The definitions in the database."""
